@@ -1,0 +1,199 @@
+"""The words of the fleet as data: apps, hosts, CAs, accounts, orders, certificates, installations.
+
+Plain dataclasses; `dump` and `load` turn them into the JSON that Redis keeps. Input from people is
+validated before it becomes one of these (inventory.py), CA answers in acme_ca/. Times are UTC and aware.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+
+
+class KeyType(StrEnum):
+    """Kinds of certificate key; the values are what the property `key-type` takes."""
+
+    P256 = "p256"
+    P384 = "p384"
+    RSA2048 = "rsa2048"
+    RSA3072 = "rsa3072"
+    RSA4096 = "rsa4096"
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A named set of identifiers that share one certificate, and the hosts it is installed on."""
+
+    name: str
+    identifiers: tuple[str, ...]
+    """DNS names as A-labels, lower case, in the order given; the first is the certificate's common name."""
+    hosts: tuple[str, ...]
+    shown: tuple[str, ...] = ()
+    """The same names as the person typed them (IDN)."""
+    enabled: bool = False
+    properties: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A machine that serves apps."""
+
+    name: str
+    driver: str = "local"
+    preset: str = "nginx"
+    address: str = "127.0.0.1"
+    """Where the live endpoint is asked for its certificate."""
+    root: str = "/var/lib/certfleet/installed"
+    """The directory on the host that holds `<app>/<generation>/` and `<app>/current`."""
+    test_command: tuple[str, ...] = ()
+    """Replaces the preset's own configuration test (for example a second nginx with its own `-c`)."""
+    reload_command: tuple[str, ...] = ()
+    zone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CA:
+    """An ACME directory, and what has to be known about it beforehand."""
+
+    name: str
+    directory: str
+    bundle: str | None = None
+    """PEM of the roots to trust instead of the system's."""
+    hosts: tuple[str, ...] = ()
+    """Further hosts whose URLs are followed; the directory's own always is."""
+    public: bool = True
+    """A public CA certifies only names under a public suffix."""
+    requests_in_flight: int = 100
+    """How many requests one worker process may have open at this CA."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One ACME account per (CA, e-mail)."""
+
+    id: str
+    ca: str
+    email: str
+    sealed_key: str
+    url: str | None = None
+    """The account URL, the `kid` of every later request (RFC 8555 §6.2); None until the CA made it."""
+
+
+class OrderState(StrEnum):
+    """What an order waits for, as people see it; the CA's own status is asked anew each time."""
+
+    NEW = "new"
+    PENDING = "pending"
+    FINALIZING = "finalizing"
+    RETRY = "retry"
+    PARKED = "parked"
+
+
+@dataclass(slots=True)
+class Order:
+    """Our record of one ACME order, from the wish to the stored certificate."""
+
+    id: str
+    app: str
+    ca: str
+    email: str
+    identifiers: tuple[str, ...]
+    key_type: KeyType
+    reason: str
+    created: datetime
+    state: OrderState = OrderState.NEW
+    url: str | None = None
+    authorizations: tuple[str, ...] = ()
+    finalize: str | None = None
+    tokens: tuple[str, ...] = ()
+    """Challenge tokens that the responder answers for; taken away with the order."""
+    answered: tuple[str, ...] = ()
+    """Challenge URLs that the CA has been told to look at."""
+    since: datetime | None = None
+    """When the CA made its present order."""
+    sealed_key: str | None = None
+    """The certificate's key; there before finalize is sent, so that a crash never orphans a certificate."""
+    attempts: int = 0
+    retry_at: datetime | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What was issued: chain, sealed key, validity, generation."""
+
+    app: str
+    generation: int
+    ca: str
+    identifiers: tuple[str, ...]
+    key_type: KeyType
+    serial: str
+    """Lower-case hexadecimal without leading zeros."""
+    not_before: datetime
+    not_after: datetime
+    issued: datetime
+    leaf: str
+    chain: str
+    """Key of the shared intermediates (their SHA-256), see lifecycle/records.py."""
+    sealed_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """One (app, host) pair: the generation wanted, installed, served."""
+
+    app: str
+    host: str
+    wanted: int = 0
+    installed: int = 0
+    served: int = 0
+    error: str | None = None
+    attempts: int = 0
+    retry_at: datetime | None = None
+    """When the next try is due after a failure."""
+    changed: datetime | None = None
+
+
+Record = TypeVar("Record")
+
+
+_adapters: dict[type, TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    # Building one costs milliseconds; each record type needs it once per process.
+    if kind not in _adapters:
+        _adapters[kind] = TypeAdapter(kind)
+    return _adapters[kind]
+
+
+def dump(record: object) -> str:
+    """The record as the JSON that Redis keeps; empty and default fields are left out to save memory."""
+    return _adapter(type(record)).dump_json(record, exclude_defaults=True).decode()
+
+
+def load(kind: type[Record], text: str | bytes) -> Record:
+    """The record back from its JSON. Raises pydantic's ValidationError on anything else."""
+    value: Record = _adapter(kind).validate_json(text)
+    return value
+
+
+def utcnow() -> datetime:
+    """Now, in UTC and aware."""
+    return datetime.now(UTC)
+
+
+def microseconds(moment: datetime) -> int:
+    """Unix time in whole microseconds, the unit of everything that is compared with Redis's clock."""
+    whole = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (whole.days * 86_400 + whole.seconds) * 1_000_000 + whole.microseconds
+
+
+def from_microseconds(value: int) -> datetime:
+    """The moment of a Unix time in whole microseconds."""
+    seconds, rest = divmod(value, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
