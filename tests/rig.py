@@ -1,0 +1,154 @@
+"""A whole fleet for a test: Pebble behind its front, nginx, and the stack that `certfleet up` runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from certfleet.client import Client, open_client
+from certfleet.demo.handshake import serials, trusting
+from certfleet.demo.nginx import Nginx, private_nginx
+from certfleet.demo.pebble import DemoCA, free_port, pebble
+from certfleet.demo.story import HOST, furnish, roots, running_fleet
+from certfleet.install.snippet import snippet
+from certfleet.models import App
+from certfleet.overview import Overview, State
+from certfleet.settings import Settings
+
+LIMIT = 60.0  # seconds that a test waits for anything before it has failed
+
+
+@dataclass(frozen=True)
+class Rig:
+    """What a test can reach."""
+
+    directory: Path
+    ca: DemoCA
+    nginx: Nginx
+    settings: Settings
+    client: Client
+    stack: int
+    """Process id of the supervisor; 0 when none was started."""
+
+    async def add(self, name: str, domains: Sequence[str] = (), **properties: str) -> App:
+        """An app on the one host, with its site in nginx (which has to be reloaded)."""
+        app = await self.client.add_app(name, list(domains) or [f"{name}.demo.test"], [HOST], properties)
+        host = await self.client.host(HOST)
+        lines = snippet(app, host, self.settings.responder_address, self.settings.responder_port)
+        self.nginx.add_site(name, app.identifiers, lines)
+        return app
+
+    async def view(self, name: str) -> Overview:
+        """How an app is."""
+        [view] = [view async for view in self.client.overviews([name])]
+        return view
+
+    async def until(
+        self, what: str, holds: Callable[[Sequence[Overview]], bool], limit: float = LIMIT
+    ) -> list[Overview]:
+        """Wait until the overviews are as wanted; fails with how they are when they never get there."""
+        deadline = time.monotonic() + limit
+        while True:
+            views = [view async for view in self.client.overviews()]
+            if holds(views):
+                return views
+            assert time.monotonic() < deadline, f"not {what} after {limit} s: {views}\n{self.logs()}"
+            await asyncio.sleep(0.05)
+
+    async def all_served(self, limit: float = LIMIT) -> list[Overview]:
+        """Wait until every app is served by its host, as certfleet says."""
+        return await self.until("all served", lambda views: all(v.state is State.SERVED for v in views), limit)
+
+    async def seen(self, *names: str) -> dict[str, str]:
+        """What verified handshakes see: name -> serial."""
+        return await serials(trusting(await roots(self.ca)), self.nginx.tls_port, names)
+
+    def environment(self) -> dict[str, str]:
+        """For commands that talk to this fleet."""
+        return os.environ | {"CERTFLEET_HOME": str(self.settings.home)}
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run `certfleet` as a person would."""
+        return run_certfleet(*words, environment=self.environment())
+
+    def logs(self) -> str:
+        """The ends of all logs, for a failed assertion."""
+        files = sorted((self.settings.home / "log").glob("*.log"))
+        return "\n".join(f"== {file.name}\n{file.read_text(errors='replace')[-1500:]}" for file in files)
+
+    def children(self) -> dict[str, int]:
+        """The stack's processes by what they run."""
+        listing = subprocess.run(
+            ["ps", "-o", "pid=,args=", "--ppid", str(self.stack)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
+        ).stdout
+        found: dict[str, int] = {}
+        for line in listing.splitlines():
+            pid, _, command = line.strip().partition(" ")
+            for name in ("-n w1@", "-n w2@", " beat ", "workers.responder", "flower", "valkey", "redis-server"):
+                if name in command:
+                    found.setdefault(name.strip("-n @").strip(), int(pid))
+        return found
+
+
+def run_certfleet(*words: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    program = Path(os.sys.executable).with_name("certfleet")  # type: ignore[attr-defined]
+    return subprocess.run(
+        [str(program), *words], env=environment, capture_output=True, text=True, check=False, timeout=LIMIT
+    )
+
+
+@asynccontextmanager
+async def running_rig(
+    directory: Path,
+    *,
+    validity_seconds: int = 90 * 86_400,
+    bad_nonce_percent: int = 5,
+    authz_reuse_percent: int = 0,
+    sleep: bool = False,
+    workers: int = 2,
+    stack: bool = True,
+) -> AsyncIterator[Rig]:
+    """Start everything; nothing of it outlives the block."""
+    http_port, tls_port, responder, flower = (free_port() for _ in range(4))
+    async with (
+        private_nginx(directory / "nginx", http_port=http_port, tls_port=tls_port) as nginx,
+        pebble(
+            directory / "ca",
+            http_port=http_port,
+            validity_seconds=validity_seconds,
+            bad_nonce_percent=bad_nonce_percent,
+            authz_reuse_percent=authz_reuse_percent,
+            sleep=sleep,
+        ) as ca,
+    ):
+        settings = Settings(
+            home=directory / "home",
+            responder_port=responder,
+            flower_port=flower,
+            nameservers=[ca.dns],
+            workers=workers,
+        )
+        if not stack:
+            yield Rig(directory, ca, nginx, settings, None, 0)  # type: ignore[arg-type]  # the test starts its own
+            return
+        async with running_fleet(settings, directory / "fleet.log") as pid, open_client(settings) as client:
+            await furnish(client, settings, ca, nginx, 0)
+            await ca.reset()
+            yield Rig(directory, ca, nginx, settings, client, pid)
+
+
+def kill(pid: int) -> None:
+    """Kill -9 a process that this test started."""
+    os.kill(pid, signal.SIGKILL)
