@@ -1,0 +1,67 @@
+"""Names that go into certificates: checked and normalised at the door."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from functools import cache
+
+import idna
+from publicsuffixlist import PublicSuffixList
+
+from certfleet.errors import UsageError
+
+MAXIMUM_LENGTH = 253  # RFC 1035 §2.3.4, without the root's dot
+MAXIMUM_NAMES = 100  # Let's Encrypt, profile "classic" (letsencrypt.org/docs/profiles)
+LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")  # RFC 1123 §2.1; no underscore in a certificate (CA/B Forum)
+
+
+def normalise(name: str) -> str:
+    """The name as A-labels in lower case. Raises UsageError when it is not a DNS name."""
+    wanted = "is not a DNS name: give a name such as blog.example.com"
+    text = name.strip()
+    if _is_address(text):
+        raise UsageError("domain", name, "is an IP address: give a DNS name")
+    wildcard, bare = (True, text[2:]) if text.startswith("*.") else (False, text)
+    try:
+        ascii_name = idna.encode(bare.rstrip("."), uts46=True).decode().lower()
+    except (idna.IDNAError, UnicodeError):
+        raise UsageError("domain", name, wanted) from None
+    labels = ascii_name.split(".")
+    length = len(ascii_name) + 2 * wildcard
+    if len(labels) < 2 or length > MAXIMUM_LENGTH or not all(LABEL.fullmatch(label) for label in labels):  # noqa: PLR2004  a bare TLD is no host
+        raise UsageError("domain", name, wanted)
+    return f"*.{ascii_name}" if wildcard else ascii_name
+
+
+def normalise_all(names: list[str]) -> tuple[str, ...]:
+    """Every name normalised, in the order given, each once. Raises UsageError."""
+    if not names:
+        raise UsageError("domain", None, "an app needs at least one: --domain blog.example.com")
+    unique = tuple(dict.fromkeys(normalise(name) for name in names))
+    if len(unique) > MAXIMUM_NAMES:
+        raise UsageError("domain", len(unique), f"names are too many for one certificate: at most {MAXIMUM_NAMES}")
+    return unique
+
+
+def require_public(name: str, shown: str) -> None:
+    """Raise UsageError unless a public CA may certify the name (it lies below a public suffix)."""
+    bare = name.removeprefix("*.")
+    if _public_suffixes().privatesuffix(bare) is None:
+        wanted = (
+            "has no public suffix, so a public CA cannot certify it: use a public name, or a private CA with --ca URL"
+        )
+        raise UsageError("domain", shown, f"{wanted} and --ca-bundle FILE")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+@cache
+def _public_suffixes() -> PublicSuffixList:
+    return PublicSuffixList(accept_unknown=False)

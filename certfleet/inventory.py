@@ -1,0 +1,122 @@
+"""Apps and hosts in Redis.
+
+apps          sorted set  every app's name, score 0: listed by name, a page at a time
+app:<name>    string      the App as JSON
+hosts         hash        name -> the Host as JSON
+hosted:<host> set         the apps on this host
+properties    hash        the global properties
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterable
+
+from certfleet.errors import UnknownName, UsageError
+from certfleet.models import App, Host, dump, load
+from certfleet.store import Store
+
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+PAGE = 500  # apps read at once when all are listed
+
+
+def check_name(kind: str, name: str) -> str:
+    """The name of an app or host. Raises UsageError; names become file names and Redis keys."""
+    if not NAME.fullmatch(name):
+        raise UsageError(kind, name, "is not a name: use up to 63 of a-z, 0-9 and -, a letter or digit first")
+    return name
+
+
+class Inventory:
+    """What there is to take care of."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._redis = store.redis
+
+    async def app(self, name: str) -> App:
+        """Raises UnknownName."""
+        text = await self._redis.get(self._store.key("app", name))
+        if text is None:
+            raise UnknownName("app", name, "is not known: `certfleet app list` shows every app")
+        return load(App, text)
+
+    async def find_apps(self, names: Iterable[str]) -> dict[str, App]:
+        """Those of the named apps that there are."""
+        keys = [self._store.key("app", name) for name in names]
+        texts = await self._redis.mget(keys) if keys else []
+        return {app.name: app for app in (load(App, text) for text in texts if text)}
+
+    async def apps(self) -> AsyncIterator[App]:
+        """Every app by name."""
+        start = 0
+        while names := await self._redis.zrange(self._store.key("apps"), start, start + PAGE - 1):
+            for app in (await self.find_apps(names)).values():
+                yield app
+            start += PAGE
+
+    async def add_app(self, app: App) -> None:
+        """Raises UsageError when there is one of this name."""
+        if not await self._redis.set(self._store.key("app", app.name), dump(app), nx=True):
+            raise UsageError("app", app.name, "is there already: choose another name, or `certfleet app rm` it first")
+        await self._index(app)
+
+    async def save_app(self, app: App, before: App) -> None:
+        """Replace an app's record."""
+        await self._redis.set(self._store.key("app", app.name), dump(app))
+        for host in set(before.hosts) - set(app.hosts):
+            await self._redis.srem(self._store.key("hosted", host), app.name)
+        await self._index(app)
+
+    async def _index(self, app: App) -> None:
+        pipe = self._redis.pipeline()
+        pipe.zadd(self._store.key("apps"), {app.name: 0})
+        for host in app.hosts:
+            pipe.sadd(self._store.key("hosted", host), app.name)
+        await pipe.execute()
+
+    async def remove_app(self, app: App) -> None:
+        """Forget an app; its files on hosts stay."""
+        pipe = self._redis.pipeline()
+        pipe.delete(self._store.key("app", app.name))
+        pipe.zrem(self._store.key("apps"), app.name)
+        for host in app.hosts:
+            pipe.srem(self._store.key("hosted", host), app.name)
+        await pipe.execute()
+
+    async def host(self, name: str) -> Host:
+        """Raises UnknownName."""
+        text = await self._redis.hget(self._store.key("hosts"), name)
+        if text is None:
+            raise UnknownName("host", name, f"is not known: `certfleet host add {name}` first")
+        return load(Host, text)
+
+    async def hosts(self) -> list[Host]:
+        """Every host by name."""
+        texts = await self._redis.hgetall(self._store.key("hosts"))
+        return [load(Host, texts[name]) for name in sorted(texts)]
+
+    async def add_host(self, host: Host) -> None:
+        """Raises UsageError when there is one of this name."""
+        if not await self._redis.hsetnx(self._store.key("hosts"), host.name, dump(host)):
+            raise UsageError(
+                "host", host.name, "is there already: choose another name, or `certfleet host rm` it first"
+            )
+
+    async def remove_host(self, name: str) -> None:
+        """Raises UnknownName, and UsageError while apps are on it."""
+        await self.host(name)
+        apps = await self._redis.smembers(self._store.key("hosted", name))
+        if apps:
+            some = ", ".join(sorted(apps)[:3]) + (", …" if len(apps) > 3 else "")  # noqa: PLR2004
+            raise UsageError("host", name, f"still serves {len(apps)} apps ({some}): remove these first")
+        await self._redis.hdel(self._store.key("hosts"), name)
+
+    async def properties(self) -> dict[str, str]:
+        """The global ones that are set."""
+        return dict(await self._redis.hgetall(self._store.key("properties")))
+
+    async def set_property(self, name: str, value: str) -> None:
+        """Globally; checked by the caller. An empty value takes it away."""
+        key = self._store.key("properties")
+        await (self._redis.hset(key, name, value) if value else self._redis.hdel(key, name))
