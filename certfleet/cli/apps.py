@@ -1,0 +1,80 @@
+"""`certfleet app …`: what there is to take care of."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from certfleet.cli.machine import read_bundle
+from certfleet.cli.output import print_json, print_table
+from certfleet.cli.session import ask
+
+app = typer.Typer(
+    help="Apps: names that share a certificate, and their hosts.", no_args_is_help=True, rich_markup_mode=None
+)
+
+AppName = Annotated[str, typer.Argument(metavar="APP")]
+AsJSON = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
+
+
+@app.command()
+def add(
+    name: AppName,
+    domain: Annotated[list[str] | None, typer.Option("--domain", help="A DNS name; once for each.")] = None,
+    host: Annotated[list[str] | None, typer.Option("--host", help="A host that serves the app; once for each.")] = None,
+    email: Annotated[str | None, typer.Option("--email", help="Contact of the ACME account.")] = None,
+    ca: Annotated[str | None, typer.Option("--ca", help="letsencrypt (default), letsencrypt-staging or a URL.")] = None,
+    ca_bundle: Annotated[str | None, typer.Option("--ca-bundle", metavar="FILE", help="Roots of a private CA.")] = None,
+) -> None:
+    """Add an app; `certfleet enable` then takes care of it."""
+    given = {"email": email, "ca": ca, "ca-bundle": read_bundle(ca_bundle) if ca_bundle is not None else None}
+    properties = {key: value for key, value in given.items() if value is not None}
+    added = ask(lambda client: client.add_app(name, domain or [], host or [], properties))
+    typer.echo(
+        f"{name}: added with {', '.join(added.shown)} on {', '.join(added.hosts)}; `certfleet enable {name}` begins"
+    )
+
+
+@app.command()
+def change(
+    name: AppName,
+    domain: Annotated[list[str] | None, typer.Option("--domain", help="All its names from now on.")] = None,
+    host: Annotated[list[str] | None, typer.Option("--host", help="All its hosts from now on.")] = None,
+) -> None:
+    """Replace an app's names or hosts; new names get a new certificate."""
+    typer.echo(ask(lambda client: client.change_app(name, domains=domain, hosts=host)).sentence)
+
+
+@app.command("list")
+def list_apps(as_json: AsJSON = False) -> None:
+    """List the apps."""
+    found = ask(lambda client: client.apps())
+    if as_json:
+        print_json(apps=found)
+    else:
+        rows = [(a.name, "yes" if a.enabled else "no", " ".join(a.shown), " ".join(a.hosts)) for a in found]
+        print_table(("APP", "ENABLED", "DOMAINS", "HOSTS"), rows)
+
+
+@app.command()
+def show(name: AppName, as_json: AsJSON = False) -> None:
+    """Show what an app is set to; `certfleet info` shows how it is."""
+    found = ask(lambda client: client.app(name))
+    if as_json:
+        print_json(app=found)
+        return
+    rows = [
+        ("domains", " ".join(found.shown)),
+        ("hosts", " ".join(found.hosts)),
+        ("enabled", "yes" if found.enabled else "no"),
+    ]
+    own = [(key, value if key != "ca-bundle" else "(set)") for key, value in found.properties.items()]
+    print_table(("", name), rows + own)
+
+
+@app.command("rm")
+def remove(name: AppName) -> None:
+    """Forget an app; its files stay on its hosts and are served on."""
+    ask(lambda client: client.remove_app(name))
+    typer.echo(f"{name}: removed; its files stay on its hosts")

@@ -1,0 +1,213 @@
+"""The commands about certificates, and the groups of the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from certfleet import __version__
+from certfleet.cli import apps, hosts, machine
+from certfleet.cli.output import left, moment, note, overview_table, print_json, print_renderable, print_table
+from certfleet.cli.session import Exit, ask, fail, raise_usage
+
+if TYPE_CHECKING:
+    from certfleet.client import Client
+    from certfleet.overview import Overview
+
+HELP = """\
+
+Certificates for a fleet: ordered, installed on the hosts, served and renewed.
+
+To begin on one machine:
+
+\b
+  certfleet up                                   start everything here (leave it running)
+  certfleet host add web1                        this machine, with its nginx
+  certfleet app add blog --domain blog.example.com --host web1 --email ops@example.com
+  certfleet snippet blog                         the lines for nginx; put them in, reload
+  certfleet enable blog --wait                   order, install, and see it served
+  certfleet ls                                   how all apps are
+"""
+
+app = typer.Typer(
+    help=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+app.add_typer(apps.app, name="app")
+app.add_typer(hosts.app, name="host")
+app.add_typer(machine.vault, name="vault")
+app.command()(machine.up)
+app.command()(machine.demo)
+
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until it is served by every host.")]
+Timeout = Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait at most.")]
+AsJSON = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
+AppName = Annotated[str, typer.Argument(metavar="APP")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"certfleet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _everything(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def enable(
+    app: AppName,
+    wait: Wait = False,
+    timeout: Timeout = 120,
+    adopt: Annotated[bool, typer.Option("--adopt", help="Take over what stands in the app's place on a host.")] = False,
+) -> None:
+    """Take care of an app from now on: order, install, renew."""
+    if adopt:
+        ask(lambda client: client.set_property("adopt", "on", app))
+    typer.echo(ask(lambda client: client.enable(app)).sentence)
+    if wait:
+        _wait([app], timeout)
+
+
+@app.command()
+def disable(app: AppName) -> None:
+    """Leave an app alone from now on; its certificate stays installed."""
+    typer.echo(ask(lambda client: client.disable(app)).sentence)
+
+
+@app.command()
+def renew(
+    apps: Annotated[list[str] | None, typer.Argument(metavar="[APP]...", help="None: every enabled app.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Order even what is not due.")] = False,
+    wait: Wait = False,
+    timeout: Timeout = 120,
+) -> None:
+    """Look at certificates now, and renew what is due."""
+    if force and not apps:
+        raise_usage(
+            "force", None, "name the apps: a new certificate for every app at once would use up the CA's limits"
+        )
+    before = {view.name: view.generation for view in _views(apps or [])} if wait else {}
+    for done in ask(lambda client: client.renew(apps or [], force=force)):
+        typer.echo(done.sentence)
+    if wait:
+        _wait(apps or [], timeout, newer_than=before if force else {})
+
+
+@app.command("ls")
+def ls(
+    apps: Annotated[list[str] | None, typer.Argument(metavar="[APP]...", help="None: all.")] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Show how apps are: state, hosts that serve the newest certificate, times."""
+    views = _views(apps or [])
+    if as_json:
+        print_json(apps=views)
+    elif views:
+        print_renderable(overview_table(views))
+    else:
+        typer.echo("No apps yet: `certfleet app add --help`.")
+
+
+@app.command()
+def info(app: AppName, as_json: AsJSON = False) -> None:
+    """Show everything about one app: certificate, hosts, properties, history."""
+    view = _views([app])[0]
+    installations = ask(lambda client: client.installations(app))
+    properties = {k: v for k, v in ask(lambda client: client.properties(app)).items() if k != "ca-bundle"}
+    history = ask(lambda client: client.history(app))
+    if as_json:
+        print_json(app=view, installations=installations, properties=properties, history=history)
+        return
+    facts = [
+        ("state", view.state),
+        ("domains", " ".join(view.domains)),
+        ("certificate", f"generation {view.generation}, serial {view.serial}" if view.serial else "none yet"),
+        ("expires", f"{moment(view.not_after)} (in {left(view.not_after)})"),
+        ("renews", f"{moment(view.renew_at)} (in {left(view.renew_at)})"),
+        ("order", view.reason or "none"),
+        ("error", view.error or "none"),
+        ("next try", moment(view.next_try)),
+    ]
+    print_table(("", view.name), facts)
+    typer.echo("")
+    rows = [(i.host, i.wanted, i.installed, i.served, i.error or "") for i in installations]
+    print_table(("HOST", "WANTED", "INSTALLED", "SERVED", "ERROR"), rows)
+    typer.echo("")
+    print_table(("PROPERTY", "VALUE"), properties.items())
+    typer.echo("")
+    print_table(("TIME", "EVENT", "DETAIL"), [(moment(e.at), e.event, e.detail) for e in history])
+
+
+@app.command("set")
+def set_properties(
+    settings: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...", help="An empty VALUE takes it away.")],
+    app: Annotated[str | None, typer.Option("--app", help="For this app; without it, for all.")] = None,
+) -> None:
+    """Set properties on an app, or for all apps: ca, email, key-type, graceperiod and others."""
+    pairs = []
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise_usage("property", setting, "is not NAME=VALUE, such as graceperiod=30d")
+        pairs.append((name, machine.read_bundle(value) if name == "ca-bundle" and value else value))
+    for name, value in pairs:
+        ask(lambda client, name=name, value=value: client.set_property(name, value, app))  # type: ignore[misc]
+        shown = f"{value.count('BEGIN CERTIFICATE')} certificates" if name == "ca-bundle" and value else value
+        typer.echo(f"{app or 'every app'}: {name} = {shown}" if value else f"{app or 'every app'}: {name} is not set")
+
+
+@app.command()
+def properties(app: Annotated[str | None, typer.Option("--app")] = None, as_json: AsJSON = False) -> None:
+    """Show every property, its value and its meaning."""
+    from certfleet.properties import PROPERTIES  # noqa: PLC0415  late, like every import of a command
+
+    values = ask(lambda client: client.properties(app))
+    if as_json:
+        print_json(properties=values)
+        return
+    shown = {name: value if name != "ca-bundle" or not value else "(set)" for name, value in values.items()}
+    print_table(("PROPERTY", "VALUE", "MEANING"), [(n, shown[n] or "-", p.meaning) for n, p in PROPERTIES.items()])
+
+
+@app.command()
+def snippet(
+    app: AppName, host: Annotated[str | None, typer.Option("--host", help="If it has several.")] = None
+) -> None:
+    """Print the nginx lines for an app: challenges, certificate and key."""
+    from certfleet.install.snippet import snippet as lines  # noqa: PLC0415
+    from certfleet.settings import load_settings  # noqa: PLC0415
+
+    found = ask(lambda client: client.app(app))
+    on = ask(lambda client: client.host(host or found.hosts[0]))
+    settings = load_settings()
+    typer.echo(lines(found, on, settings.responder_address, settings.responder_port), nl=False)
+
+
+def _views(names: list[str]) -> list[Overview]:
+    async def collect(client: Client) -> list[Overview]:
+        return [view async for view in client.overviews(names)]
+
+    return ask(collect)
+
+
+def _wait(names: list[str], timeout: float, newer_than: dict[str, int] | None = None) -> None:
+    """Wait, say how each app is, and end with the status that fits the worst."""
+    views = ask(lambda client: client.wait(names, timeout, newer_than or {}))
+    for view in views:
+        typer.echo(
+            f"{view.name}: {view.state}, served on {view.served_on} of {len(view.hosts)}; {note(view)}".rstrip("; ")
+        )
+    if any(view.error for view in views):
+        raise typer.Exit(int(Exit.FAILED))
+    if any(view.state != "served" or view.generation <= (newer_than or {}).get(view.name, 0) for view in views):
+        fail(f"not all were served within {timeout:.0f} s; it goes on: `certfleet ls` shows how", Exit.NOT_IN_TIME)

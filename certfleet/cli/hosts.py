@@ -1,0 +1,76 @@
+"""`certfleet host …`: the machines that serve apps."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated
+
+import typer
+
+from certfleet.cli.output import print_json, print_table
+from certfleet.cli.session import ask
+from certfleet.models import Host
+
+app = typer.Typer(help="Hosts: the machines that serve apps.", no_args_is_help=True, rich_markup_mode=None)
+
+HostName = Annotated[str, typer.Argument(metavar="HOST")]
+AsJSON = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
+DEFAULT = Host("default")
+
+
+@app.command()
+def add(
+    name: HostName,
+    address: Annotated[str, typer.Option(help="Where its live endpoint is asked for certificates.")] = DEFAULT.address,
+    root: Annotated[str, typer.Option(help="The directory for certificates on the host.")] = DEFAULT.root,
+    test_command: Annotated[str, typer.Option(help="Instead of `nginx -t -q`.")] = "",
+    reload_command: Annotated[str, typer.Option(help="Instead of `nginx -s reload`.")] = "",
+) -> None:
+    """Add this machine, with its nginx, as a host."""
+    host = Host(
+        name=name,
+        address=address,
+        root=root,
+        test_command=tuple(shlex.split(test_command)),
+        reload_command=tuple(shlex.split(reload_command)),
+    )
+    ask(lambda client: client.add_host(host))
+    typer.echo(f"{name}: added; certificates go to {root}")
+
+
+@app.command("list")
+def list_hosts(as_json: AsJSON = False) -> None:
+    """List the hosts."""
+    hosts = ask(lambda client: client.hosts())
+    if as_json:
+        print_json(hosts=hosts)
+    else:
+        print_table(
+            ("HOST", "DRIVER", "SERVER", "ADDRESS", "ROOT"),
+            [(h.name, h.driver, h.preset, h.address, h.root) for h in hosts],
+        )
+
+
+@app.command()
+def show(name: HostName, as_json: AsJSON = False) -> None:
+    """Show a host."""
+    host = ask(lambda client: client.host(name))
+    if as_json:
+        print_json(host=host)
+        return
+    rows = [
+        ("driver", host.driver),
+        ("server", host.preset),
+        ("address", host.address),
+        ("root", host.root),
+        ("test command", shlex.join(host.test_command) or "nginx -t -q"),
+        ("reload command", shlex.join(host.reload_command) or "nginx -s reload"),
+    ]
+    print_table(("", name), rows)
+
+
+@app.command("rm")
+def remove(name: HostName) -> None:
+    """Forget a host that serves no app; its files stay."""
+    ask(lambda client: client.remove_host(name))
+    typer.echo(f"{name}: removed; its files stay")

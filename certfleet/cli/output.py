@@ -1,0 +1,122 @@
+"""Tables for people, JSON for programs. JSON goes to standard output alone and carries a version."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from certfleet.models import utcnow
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from certfleet.overview import Overview
+
+JSON_VERSION = 1
+PLAIN_WIDTH = 400  # columns where there is no terminal: lines are never folded for a program
+STYLES = {
+    "served": "green",
+    "failing": "bold red",
+    "parked": "bold red",
+    "ordering": "yellow",
+    "installing": "yellow",
+    "waiting": "yellow",
+    "disabled": "dim",
+}
+
+
+def print_json(**fields: object) -> None:
+    """One JSON object with `version`."""
+    print(json.dumps({"version": JSON_VERSION} | fields, default=_plain, ensure_ascii=False, indent=2))
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds").replace("+00:00", "Z")
+    if isinstance(value, Enum):
+        return value.value
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, set | tuple):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} has no place in JSON output")
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table that fits the terminal; plain unfolded lines without one."""
+    print_renderable(make_table(headings, rows))
+
+
+def print_renderable(table: Table) -> None:
+    """Show a table on standard output."""
+    from rich.console import Console  # noqa: PLC0415  50 ms that JSON output does without
+
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    Console(width=width, highlight=False).print(table)
+
+
+def make_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """The table itself, for whoever shows it."""
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415  never markup: a name must not style the terminal
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+    return table
+
+
+def overview_table(views: Iterable[Overview]) -> Table:
+    """What `ls` shows."""
+    from rich.text import Text  # noqa: PLC0415
+
+    rows = [
+        (
+            view.name,
+            Text(view.state, STYLES.get(view.state, "")),
+            names(view.domains),
+            f"{view.served_on} of {len(view.hosts)}",
+            left(view.not_after),
+            left(view.renew_at),
+            note(view),
+        )
+        for view in views
+    ]
+    return make_table(("APP", "STATE", "DOMAINS", "SERVED ON", "EXPIRES IN", "RENEWS IN", "NOTE"), rows)
+
+
+def note(view: Overview) -> str:
+    """What there is to know beyond the state, in a few words."""
+    again = f" (again in {left(view.next_try)})" if view.next_try and view.error else ""
+    return (view.error or view.reason or "") + again
+
+
+def names(domains: Sequence[str]) -> str:
+    """The first name, and how many more."""
+    more = f" +{len(domains) - 1}" if len(domains) > 1 else ""
+    return f"{domains[0]}{more}"
+
+
+def moment(value: datetime | None) -> str:
+    """A time for people, in UTC."""
+    return f"{value:%Y-%m-%d %H:%M:%S} UTC" if value else "-"
+
+
+def left(value: datetime | None) -> str:
+    """How long until then, in the largest unit that tells enough."""
+    if value is None:
+        return "-"
+    span = value - utcnow()
+    if span <= timedelta():
+        return "now"
+    for unit, seconds in (("d", 86400), ("h", 3600), ("m", 60)):
+        if span.total_seconds() >= 2 * seconds:
+            return f"{int(span.total_seconds() // seconds)} {unit}"
+    return f"{int(span.total_seconds())} s"

@@ -1,0 +1,324 @@
+"""What other programs import to ask things of the fleet; the command line is made of it.
+
+    async with open_client() as client:
+        await client.add_app("blog", ["blog.example.com"], ["web1"], {"email": "ops@example.com"})
+        await client.enable("blog")
+        await client.wait(["blog"], timeout=60)
+
+Every method checks what it is given and raises UsageError with one sentence before anything is changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from certfleet.acme_ca.presets import resolve_ca
+from certfleet.broker import EXCHANGE, TASKS, broker_configuration
+from certfleet.errors import UsageError
+from certfleet.identifiers import normalise_all, require_public
+from certfleet.inventory import check_name
+from certfleet.journal import Entry
+from certfleet.lifecycle.fleet import Fleet, open_fleet
+from certfleet.lifecycle.ordering import make_order
+from certfleet.lifecycle.records import check_member, host_member, order_member
+from certfleet.models import App, Host, Installation, utcnow
+from certfleet.overview import Overview, State, overview
+from certfleet.properties import check_property, effective
+from certfleet.settings import Settings, load_settings
+
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)  # due at once, before everything that is merely due
+LOOK = 0.05  # seconds between two looks of `wait`
+PAGE = 500  # apps put together at once by `overviews`
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a request did: `changed` is False when there was nothing to do; the sentence says why."""
+
+    changed: bool
+    sentence: str
+
+
+class Client:
+    """The fleet, seen from outside."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    # --- hosts -------------------------------------------------------------------------------------
+
+    async def add_host(self, host: Host) -> None:
+        """Add a host. Raises UsageError."""
+        check_name("host", host.name)
+        if not host.root.startswith("/") or ".." in host.root.split("/"):
+            raise UsageError("root", host.root, "is not an absolute path")
+        await self._fleet.inventory.add_host(host)
+        await self._fleet.journal.write(host.name, "host added", f"driver {host.driver}, preset {host.preset}")
+
+    async def remove_host(self, name: str) -> None:
+        """Forget a host that serves no app; its files stay. Raises UsageError."""
+        await self._fleet.inventory.remove_host(name)
+        await self._fleet.agenda.drop(host_member(name))
+        await self._fleet.journal.write(name, "host removed")
+
+    async def hosts(self) -> list[Host]:
+        """Every host by name."""
+        return await self._fleet.inventory.hosts()
+
+    async def host(self, name: str) -> Host:
+        """One host. Raises UnknownName."""
+        return await self._fleet.inventory.host(name)
+
+    # --- apps --------------------------------------------------------------------------------------
+
+    async def add_app(
+        self, name: str, domains: Sequence[str], hosts: Sequence[str], properties: Mapping[str, str] | None = None
+    ) -> App:
+        """Add an app, not enabled yet. Raises UsageError."""
+        check_name("app", name)
+        app = App(
+            name=name,
+            identifiers=normalise_all(list(domains)),
+            shown=tuple(domain.strip() for domain in domains),
+            hosts=tuple(dict.fromkeys(hosts)),
+            properties={key: check_property(key, value) for key, value in (properties or {}).items()},
+        )
+        await self._acceptable(app)
+        await self._fleet.inventory.add_app(app)
+        await self._fleet.journal.write(name, "added", ", ".join(app.shown))
+        return app
+
+    async def change_app(
+        self, name: str, *, domains: Sequence[str] | None = None, hosts: Sequence[str] | None = None
+    ) -> Done:
+        """Replace an app's names or hosts; an enabled one gets a certificate for the new names. Raises UsageError."""
+        before = await self._fleet.inventory.app(name)
+        app = before
+        if domains is not None:
+            shown = tuple(domain.strip() for domain in domains)
+            app = replace(app, identifiers=normalise_all(list(domains)), shown=shown)
+        if hosts is not None:
+            app = replace(app, hosts=tuple(dict.fromkeys(hosts)))
+        if app == before:
+            return Done(changed=False, sentence=f"{name}: nothing to change, it is like that already")
+        await self._acceptable(app)
+        await self._fleet.inventory.save_app(app, before)
+        await self._fleet.journal.write(name, "changed", f"{', '.join(app.shown)} on {', '.join(app.hosts)}")
+        if app.enabled:
+            await self._due("check", [name])
+        return Done(changed=True, sentence=f"{name}: changed")
+
+    async def remove_app(self, name: str) -> None:
+        """Forget an app and its certificate; its files on hosts stay and are served on. Raises UnknownName."""
+        app = await self._fleet.inventory.app(name)
+        await self._fleet.inventory.remove_app(app)
+        for member in (check_member(name), order_member(name)):
+            await self._fleet.agenda.drop(member)
+        await self._fleet.records.forget_app(app)
+        await self._fleet.journal.write(name, "removed")
+
+    async def apps(self) -> list[App]:
+        """Every app by name."""
+        return [app async for app in self._fleet.inventory.apps()]
+
+    async def app(self, name: str) -> App:
+        """One app. Raises UnknownName."""
+        return await self._fleet.inventory.app(name)
+
+    async def _acceptable(self, app: App) -> None:
+        """Raises UsageError for what no CA or host could make good."""
+        if not app.hosts:
+            raise UsageError("host", None, f"app {app.name} needs at least one: --host web1")
+        known = {host.name for host in await self._fleet.inventory.hosts()}
+        for host in app.hosts:
+            if host not in known:
+                raise UsageError("host", host, f"is not known: `certfleet host add {host}` first")
+        properties = effective(app.properties, await self._fleet.inventory.properties())
+        if not properties["email"]:
+            wanted = f"app {app.name} has none: give --email ops@example.com, or `certfleet set email=ops@example.com`"
+            raise UsageError("email", None, wanted)
+        ca = resolve_ca(properties["ca"], bundle=properties["ca-bundle"] or None)
+        for name, shown in zip(app.identifiers, app.shown, strict=False):
+            if name.startswith("*.") and properties["challenge"] == "http-01":
+                raise UsageError("domain", shown, "is a wildcard, which http-01 cannot prove: name each host instead")
+            if ca.public:
+                require_public(name, shown)
+
+    # --- properties --------------------------------------------------------------------------------
+
+    async def set_property(self, name: str, value: str, app: str | None = None) -> None:
+        """Set a property on an app or globally; an empty value takes it away. Raises UsageError."""
+        kept = check_property(name, value) if value else ""
+        if not value:
+            check_property(name, "") if name == "ca-bundle" else None
+        if app is None:
+            await self._fleet.inventory.set_property(name, kept)
+            await self._fleet.journal.write("", "property set", name)
+            return
+        before = await self._fleet.inventory.app(app)
+        properties = {key: old for key, old in before.properties.items() if key != name}
+        changed = replace(before, properties=properties | ({name: kept} if kept else {}))
+        await self._acceptable(changed)
+        await self._fleet.inventory.save_app(changed, before)
+        await self._fleet.journal.write(app, "property set", name)
+        if changed.enabled:
+            await self._due("check", [app])
+
+    async def properties(self, app: str | None = None) -> dict[str, str]:
+        """Every property's value, as it holds for an app or globally. Raises UnknownName."""
+        own = (await self._fleet.inventory.app(app)).properties if app else {}
+        return effective(own, await self._fleet.inventory.properties())
+
+    # --- certificates ------------------------------------------------------------------------------
+
+    async def enable(self, name: str) -> Done:
+        """Take care of an app from now on. Idempotent. Raises UsageError before anything is touched."""
+        app = await self._fleet.inventory.app(name)
+        await self._acceptable(app)
+        if app.enabled:
+            return Done(changed=False, sentence=f"{name}: is enabled already; {await self._standing(app)}")
+        await self._fleet.inventory.save_app(replace(app, enabled=True), app)
+        await self._fleet.journal.write(name, "enabled")
+        await self._due("check", [name])
+        return Done(changed=True, sentence=f"{name}: enabled, the certificate is being ordered")
+
+    async def disable(self, name: str) -> Done:
+        """Leave an app alone from now on; its certificate stays where it is. Raises UnknownName."""
+        app = await self._fleet.inventory.app(name)
+        if not app.enabled:
+            return Done(changed=False, sentence=f"{name}: is not enabled")
+        await self._fleet.inventory.save_app(replace(app, enabled=False), app)
+        await self._fleet.agenda.drop(check_member(name))
+        await self._fleet.journal.write(name, "disabled")
+        return Done(changed=True, sentence=f"{name}: disabled; its certificate stays installed and is not renewed")
+
+    async def renew(self, names: Sequence[str], *, force: bool = False) -> list[Done]:
+        """Look at apps now (none named: all); with `force`, order even what is not due. Raises UnknownName."""
+        apps = [await self._fleet.inventory.app(name) for name in names]
+        if not names:
+            apps = [app async for app in self._fleet.inventory.apps() if app.enabled]
+        answers, due, ordered = [], [], []
+        for app in apps:
+            if not app.enabled:
+                answers.append(
+                    Done(changed=False, sentence=f"{app.name}: is not enabled: `certfleet enable {app.name}`")
+                )
+                continue
+            if force:
+                await self._order_now(app)
+                ordered.append(app.name)
+                answers.append(Done(changed=True, sentence=f"{app.name}: a new certificate is being ordered"))
+            else:
+                due.append(app.name)
+                answers.append(
+                    Done(changed=True, sentence=f"{app.name}: is being looked at; {await self._standing(app)}")
+                )
+        await self._due("check", due)
+        await self._due("order", ordered)
+        return answers
+
+    async def _order_now(self, app: App) -> None:
+        properties = effective(app.properties, await self._fleet.inventory.properties())
+        await make_order(self._fleet, app, properties, "forced", utcnow())
+
+    async def _standing(self, app: App) -> str:
+        view = (await self._views([app]))[0]
+        if view.error:
+            return f"it is {view.state}: {view.error}"
+        if view.renew_at and view.state is State.SERVED:
+            return f"its certificate is served and is renewed on {view.renew_at:%Y-%m-%d %H:%M} UTC"
+        return f"it is {view.state}"
+
+    async def _due(self, kind: str, names: Sequence[str]) -> None:
+        """Put members on the agenda as due, and send workers a hint so that nobody waits for the next tick."""
+        for name in names:
+            await self._fleet.agenda.schedule(f"{kind}:{name}", LONG_AGO)
+        if names:
+            await asyncio.to_thread(_hint, self._fleet.settings, kind, list(names))
+
+    # --- looking -----------------------------------------------------------------------------------
+
+    async def overviews(self, names: Sequence[str] = ()) -> AsyncIterator[Overview]:
+        """The named apps, or all by name. Raises UnknownName."""
+        page: list[App] = [await self._fleet.inventory.app(name) for name in names]
+        if not names:
+            async for app in self._fleet.inventory.apps():
+                page.append(app)
+                if len(page) == PAGE:
+                    for view in await self._views(page):
+                        yield view
+                    page = []
+        for view in await self._views(page):
+            yield view
+
+    async def _views(self, apps: Sequence[App]) -> list[Overview]:
+        names = [app.name for app in apps]
+        everywhere = await self._fleet.inventory.properties()
+        certificates = await self._fleet.records.certificates(names)
+        orders = await self._fleet.records.orders(names)
+        installations = await self._fleet.records.installations_of(names)
+        return [
+            overview(
+                app,
+                effective(app.properties, everywhere),
+                certificates.get(app.name),
+                orders.get(app.name),
+                installations[app.name],
+            )
+            for app in apps
+        ]
+
+    async def installations(self, name: str) -> list[Installation]:
+        """What is wanted, installed and served on each host of an app. Raises UnknownName."""
+        app = await self._fleet.inventory.app(name)
+        known = await self._fleet.records.installations(name)
+        return [known.get(host, Installation(name, host)) for host in app.hosts]
+
+    async def history(self, name: str) -> list[Entry]:
+        """The newest entries of an app's journal, oldest first."""
+        return await self._fleet.journal.latest(name)
+
+    async def wait(
+        self, names: Sequence[str], timeout: float, newer_than: Mapping[str, int] | None = None
+    ) -> list[Overview]:
+        """Wait until each app is served by all its hosts, or is failing; at most `timeout` seconds.
+
+        `newer_than`: generations by app that do not count any more. The answer may hold apps that are
+        neither, when the time is up.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout
+        old = newer_than or {}
+
+        def settled(view: Overview) -> bool:
+            if view.state is State.SERVED:
+                return view.generation > old.get(view.name, 0)
+            return view.state in (State.FAILING, State.PARKED, State.DISABLED)
+
+        while True:
+            views = [view async for view in self.overviews(names)]
+            if all(settled(view) for view in views) or asyncio.get_running_loop().time() > deadline:
+                return views
+            await asyncio.sleep(LOOK)
+
+
+def _hint(settings: Settings, kind: str, names: list[str]) -> None:
+    """Send one message per batch. A message is only a hint: without it the next tick finds the same."""
+    from celery import Celery  # noqa: PLC0415  170 ms of imports that a quick `ls` does not need
+
+    task, argument, queue = TASKS[kind]
+    with Celery("certfleet", set_as_current=False) as app:
+        app.conf.update(broker_configuration(settings))
+        for start in range(0, len(names), settings.batch):
+            message = dict.fromkeys(names[start : start + settings.batch], 0)
+            app.send_task(task, kwargs={argument: message}, exchange=EXCHANGE, routing_key=queue)
+
+
+@asynccontextmanager
+async def open_client(settings: Settings | None = None) -> AsyncIterator[Client]:
+    """A client on this machine's settings. Raises ConfigurationError, RedisUnavailable."""
+    async with open_fleet(settings or load_settings()) as fleet:
+        yield Client(fleet)

@@ -1,0 +1,1 @@
+"""The steps that tasks run; the only place that knows acme_ca and install together."""

@@ -1,0 +1,42 @@
+"""The fleet's books, opened: what everybody may do who can reach Redis."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from certfleet.agenda import Agenda, Claim
+from certfleet.inventory import Inventory
+from certfleet.journal import Journal
+from certfleet.lifecycle.records import Records
+from certfleet.settings import Settings
+from certfleet.store import Store, open_store
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The books in Redis: enough to ask, to enable, to look; needs no key of the vault."""
+
+    settings: Settings
+    store: Store
+    agenda: Agenda
+    inventory: Inventory
+    records: Records
+    journal: Journal
+
+    async def with_zones(self, claims: Iterable[Claim]) -> list[tuple[Claim, str | None]]:
+        """Each claim with its host's zone: which queue reaches it."""
+        claims = list(claims)
+        zones: dict[str, str | None] = {}
+        if any(claim.kind == "host" for claim in claims):
+            zones = {host.name: host.zone for host in await self.inventory.hosts()}
+        return [(claim, zones.get(claim.name) if claim.kind == "host" else None) for claim in claims]
+
+
+@asynccontextmanager
+async def open_fleet(settings: Settings) -> AsyncIterator[Fleet]:
+    """Connect. Raises RedisUnavailable."""
+    async with open_store(settings) as store:
+        agenda = Agenda(store, settings.lease)
+        yield Fleet(settings, store, agenda, Inventory(store), Records(store, agenda), Journal(store))

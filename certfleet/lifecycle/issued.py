@@ -1,0 +1,46 @@
+"""What happens to a certificate the moment it is issued."""
+
+from __future__ import annotations
+
+from certfleet.acme_ca.presets import resolve_ca
+from certfleet.acme_ca.protocol import Issued
+from certfleet.agenda import Claim
+from certfleet.lifecycle.fleet import Fleet
+from certfleet.lifecycle.records import chain_name, check_member, host_member
+from certfleet.models import App, Certificate, Order, utcnow
+
+
+async def store(fleet: Fleet, claim: Claim, app: App, order: Order, issued: Issued) -> None:
+    """Keep the certificate, want it on every host of the app, and end its order: one write. Raises LeaseLost."""
+    before = await fleet.records.certificate(app.name)
+    on_hosts = await fleet.records.installations(app.name)
+    chain = "".join(issued.chain)
+    if order.sealed_key is None:
+        raise ValueError("a certificate without its key cannot be stored")
+    certificate = Certificate(
+        app=app.name,
+        # Above what any host has: after a restore from an old backup the hosts know newer ones than we do.
+        generation=max([before.generation if before else 0, *(i.installed for i in on_hosts.values())]) + 1,
+        ca=resolve_ca(order.ca).directory,
+        identifiers=order.identifiers,
+        key_type=order.key_type,
+        serial=issued.serial,
+        not_before=issued.not_before,
+        not_after=issued.not_after,
+        issued=utcnow(),
+        leaf=issued.leaf,
+        chain=chain_name(chain),
+        sealed_key=order.sealed_key,
+    )
+    await fleet.records.complete(claim, order, certificate, chain, app)
+    until = f"{issued.not_after:%Y-%m-%d %H:%M} UTC"
+    await fleet.journal.write(app.name, "issued", f"generation {certificate.generation}, {order.reason}, until {until}")
+
+
+async def afterwards(fleet: Fleet, app: App) -> tuple[str, ...]:
+    """Put the app's hosts and its next check on the agenda; what became due. Safe to run again."""
+    now = utcnow()
+    hosts = [host_member(host) for host in app.hosts]
+    for member in (*hosts, check_member(app.name)):
+        await fleet.agenda.schedule(member, now)
+    return tuple(hosts)

@@ -1,0 +1,184 @@
+"""Orders, certificates and installations in Redis, and the fenced writes that change them.
+
+order:<app>          string  the app's one live Order
+certificate:<app>    string  the newest Certificate (key sealed)
+chain:<sha256>       string  PEM of intermediates, shared by every certificate below them
+challenge:<token>    string  key authorization for the responder, until its time to live ends
+installations:<app>  hash    host -> Installation
+pending:<host>       set     apps with something to install on this host
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from certfleet.agenda import Agenda, Claim
+from certfleet.errors import LeaseLost
+from certfleet.models import App, Certificate, Installation, Order, Record, dump, load
+from certfleet.store import Store
+
+CHALLENGE_LIFE = 3600  # seconds; longer than any validation takes, renewed when an order is resumed
+
+Command = tuple[str, str, *tuple[str, ...]]
+"""A write: verb, full key, further words."""
+
+
+def order_member(app: str) -> str:
+    """The agenda member of an app's order."""
+    return f"order:{app}"
+
+
+def check_member(app: str) -> str:
+    """The agenda member of an app's expiry check."""
+    return f"check:{app}"
+
+
+def host_member(host: str) -> str:
+    """The agenda member of a host's installations."""
+    return f"host:{host}"
+
+
+class Records:
+    """Reads are plain; writes of an order or installation need the claim that guards it."""
+
+    def __init__(self, store: Store, agenda: Agenda) -> None:
+        self._store = store
+        self._redis = store.redis
+        self._leases = agenda.leases_key
+        self._script = store.script(Path(__file__).with_name("save.lua"))
+
+    async def write(self, claim: Claim, commands: Iterable[Command]) -> None:
+        """Do all commands, or none. Raises LeaseLost when the claim is not ours any more."""
+        keys, words = [self._leases], [claim.member, str(claim.fence)]
+        for verb, key, *rest in commands:
+            if key not in keys:
+                keys.append(key)
+            words += [str(2 + len(rest)), verb, str(keys.index(key) + 1), *rest]
+        if not await self._script(keys, list(words)):
+            raise LeaseLost(f"{claim.member} is held by somebody else now")
+
+    async def order(self, app: str) -> Order | None:
+        """The app's live order."""
+        text = await self._redis.get(self._store.key("order", app))
+        return load(Order, text) if text else None
+
+    async def orders(self, apps: Iterable[str]) -> dict[str, Order]:
+        """The live orders of several apps."""
+        return {order.app: order for order in await self._many(Order, "order", apps)}
+
+    async def create_order(self, order: Order) -> bool:
+        """Keep a new order; False when the app has a live one."""
+        return bool(await self._redis.set(self._store.key("order", order.app), dump(order), nx=True))
+
+    async def save_order(self, claim: Claim, order: Order, *more: Command) -> None:
+        """Persist an order together with what goes with it. Raises LeaseLost."""
+        await self.write(claim, [("SET", self._store.key("order", order.app), dump(order)), *more])
+
+    def answers(self, authorizations: Mapping[str, str]) -> list[Command]:
+        """Commands that let the responder answer: token -> key authorization (RFC 8555 §8.1)."""
+        return [
+            ("SET", self._store.key("challenge", token), text, "EX", str(CHALLENGE_LIFE))
+            for token, text in authorizations.items()
+        ]
+
+    async def remove_order(self, claim: Claim, order: Order) -> None:
+        """Forget an order that is not wanted any more. Raises LeaseLost."""
+        await self.write(claim, self._removal(order))
+
+    def _removal(self, order: Order) -> list[Command]:
+        tokens: list[Command] = [("DEL", self._store.key("challenge", token)) for token in order.tokens]
+        return [("DEL", self._store.key("order", order.app)), *tokens]
+
+    async def certificate(self, app: str) -> Certificate | None:
+        """The newest certificate."""
+        text = await self._redis.get(self._store.key("certificate", app))
+        return load(Certificate, text) if text else None
+
+    async def certificates(self, apps: Iterable[str]) -> dict[str, Certificate]:
+        """The newest certificates of several apps."""
+        return {certificate.app: certificate for certificate in await self._many(Certificate, "certificate", apps)}
+
+    async def chains(self, certificates: Iterable[Certificate]) -> dict[str, str]:
+        """PEM of the intermediates by their key."""
+        names = sorted({certificate.chain for certificate in certificates})
+        texts = await self._redis.mget([self._store.key("chain", name) for name in names]) if names else []
+        return {name: text or "" for name, text in zip(names, texts, strict=True)}
+
+    async def complete(self, claim: Claim, order: Order, certificate: Certificate, chain: str, app: App) -> None:
+        """Store what was issued, want it on every host, and end the order: one write. Raises LeaseLost."""
+        known = await self.installations(app.name)
+        commands: list[Command] = [
+            ("SET", self._store.key("certificate", app.name), dump(certificate)),
+            ("SETNX", self._store.key("chain", certificate.chain), chain),
+            *self._removal(order),
+        ]
+        for host in app.hosts:
+            wanted = replace(
+                known.get(host, Installation(app.name, host)),
+                wanted=certificate.generation,
+                attempts=0,
+                retry_at=None,
+            )
+            commands += self.installation_saved(wanted, pending=True)
+        await self.write(claim, commands)
+
+    def installation_saved(self, installation: Installation, *, pending: bool) -> list[Command]:
+        """Commands that keep an installation, and whether its host still has work with it."""
+        return [
+            ("HSET", self._store.key("installations", installation.app), installation.host, dump(installation)),
+            ("SADD" if pending else "SREM", self._store.key("pending", installation.host), installation.app),
+        ]
+
+    async def installations(self, app: str) -> dict[str, Installation]:
+        """An app's installations by host."""
+        texts = await self._redis.hgetall(self._store.key("installations", app))
+        return {host: load(Installation, text) for host, text in texts.items()}
+
+    async def installations_of(self, apps: list[str]) -> dict[str, dict[str, Installation]]:
+        """The installations of several apps."""
+        pipe = self._redis.pipeline(transaction=False)
+        for app in apps:
+            pipe.hgetall(self._store.key("installations", app))
+        answers = await pipe.execute()
+        return {
+            app: {host: load(Installation, text) for host, text in texts.items()}
+            for app, texts in zip(apps, answers, strict=True)
+        }
+
+    async def want(self, installation: Installation) -> None:
+        """Put an installation on its host's list again (a new host, or drift)."""
+        pipe = self._redis.pipeline()
+        for verb, key, *words in self.installation_saved(installation, pending=True):
+            pipe.execute_command(verb, key, *words)
+        await pipe.execute()
+
+    async def pending(self, host: str) -> list[str]:
+        """Apps with something to install on a host, by name."""
+        return sorted(await self._redis.smembers(self._store.key("pending", host)))
+
+    async def forget_pending(self, host: str, app: str) -> None:
+        """Nothing to install any more: the app or its certificate is gone."""
+        await self._redis.srem(self._store.key("pending", host), app)
+
+    async def forget_app(self, app: App) -> None:
+        """Everything kept about an app; its files on hosts stay."""
+        order = await self.order(app.name)
+        pipe = self._redis.pipeline()
+        pipe.delete(*(self._store.key(kind, app.name) for kind in ("order", "certificate", "installations")))
+        for token in order.tokens if order else ():
+            pipe.delete(self._store.key("challenge", token))
+        for host in app.hosts:
+            pipe.srem(self._store.key("pending", host), app.name)
+        await pipe.execute()
+
+    async def _many(self, kind: type[Record], name: str, apps: Iterable[str]) -> list[Record]:
+        keys = [self._store.key(name, app) for app in apps]
+        return [load(kind, text) for text in (await self._redis.mget(keys) if keys else []) if text]
+
+
+def chain_name(chain: str) -> str:
+    """The key under which a chain of intermediates is shared."""
+    return hashlib.sha256(chain.encode()).hexdigest()[:32]

@@ -1,0 +1,75 @@
+"""When a certificate is renewed, and when a failure is tried again. Decisions only: no clock, no I/O."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from certfleet.models import App, Certificate, KeyType
+
+SHORT = timedelta(days=10)
+"""Below this validity half of it is left at renewal, otherwise a third (letsencrypt.org/docs/integration-guide)."""
+JITTER = 0.02
+"""Share of the validity by which renewals are spread: the width of Let's Encrypt's own ARI window."""
+LOOK_AGAIN = timedelta(hours=12)
+"""A check comes at least this often: Let's Encrypt asks to look twice a day."""
+BACK_OFF = (timedelta(minutes=1), timedelta(minutes=10), timedelta(minutes=100), timedelta(days=1))
+"""After a failure: what Let's Encrypt's integration guide asks of clients; daily from then on."""
+
+
+def renew_at(certificate: Certificate, grace: timedelta | None) -> datetime:
+    """The instant of renewal: `grace` before the end (None: a third of the validity, half under 10 days).
+
+    Spread by up to 2 % of the validity, earlier, the same for the same certificate each time it is asked.
+    """
+    validity = certificate.not_after - certificate.not_before
+    if grace is None:
+        grace = validity / (2 if validity < SHORT else 3)
+    # A grace as long as the validity would renew for ever: the first half of a certificate's life is its own.
+    grace = min(grace, validity / 2)
+    spread = int.from_bytes(hashlib.sha256(certificate.serial.encode()).digest()[:4]) / 2**32
+    return certificate.not_after - grace - validity * JITTER * spread
+
+
+def retry_after(attempts: int) -> timedelta:
+    """How long to wait after the `attempts`-th failure in a row (1 is the first)."""
+    return BACK_OFF[min(max(attempts, 1), len(BACK_OFF)) - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """An order is due now, because of `reason` (a word for people)."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotDue:
+    """Nothing to do before `at`."""
+
+    at: datetime
+
+
+def decide(
+    app: App,
+    certificate: Certificate | None,
+    *,
+    ca: str,
+    key_type: KeyType,
+    grace: timedelta | None,
+    now: datetime,
+) -> Due | NotDue:
+    """Whether the app needs an order now; `ca` and `key_type` are what it is set to."""
+    if certificate is None:
+        return Due("first issue")
+    if set(certificate.identifiers) != set(app.identifiers):
+        return Due("names changed")
+    if certificate.ca != ca:
+        return Due("CA changed")
+    if certificate.key_type != key_type:
+        return Due("key type changed")
+    at = renew_at(certificate, grace)
+    if at <= now:
+        return Due("renewal")
+    return NotDue(min(at, now + LOOK_AGAIN))

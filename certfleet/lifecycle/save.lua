@@ -1,0 +1,21 @@
+-- Writes that only the present holder of an agenda member may do. All or nothing.
+--
+-- KEYS[1]   agenda:leases  hash  member -> "fence until wake" (agenda.lua)
+-- KEYS[2..] what is written to
+-- ARGV[1]   member
+-- ARGV[2]   the writer's fence
+-- ARGV[3..] commands, each as: number of words, verb, index of its key in KEYS, the other words
+-- answer    1, or 0: somebody else holds the member now, nothing was written
+
+local lease = redis.call("HGET", KEYS[1], ARGV[1])
+if not lease or lease:match("^%d+") ~= ARGV[2] then return 0 end
+
+local at = 3
+while at <= #ARGV do
+  local count = tonumber(ARGV[at])
+  local words = { ARGV[at + 1], KEYS[tonumber(ARGV[at + 2])] }
+  for index = at + 3, at + count do words[#words + 1] = ARGV[index] end
+  redis.call(unpack(words))
+  at = at + count + 1
+end
+return 1

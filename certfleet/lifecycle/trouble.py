@@ -1,0 +1,51 @@
+"""What went wrong with an order, whose fault it is, and when it is tried again. Decisions only: no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from http import HTTPStatus
+
+from certfleet.errors import AcmeProblem, CAError, CAMisbehaved, CAUnreachable, OwnerError
+from certfleet.lifecycle.renewal import retry_after
+
+RATE_LIMITED = timedelta(hours=1)  # when the CA says `rateLimited` and not until when
+SOON = timedelta(seconds=5)  # for what a new request mends: an order or account that the CA has forgotten
+
+
+class OrderInvalid(CAError):
+    """The CA gave the order up (RFC 8555 §7.1.6): it takes a new one."""
+
+
+EXPECTED = (CAError, OwnerError)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A failure, sorted."""
+
+    sentence: str
+    at: datetime
+    """When it is tried again."""
+    new_order: bool
+    """The CA's order is of no more use."""
+
+
+def sort(error: Exception, attempts: int, now: datetime) -> Trouble:  # noqa: PLR0911  one line per fault reads best
+    """Sort a failure; `attempts` counts failures in a row, this one included."""
+    back_off = now + retry_after(attempts)
+    match error:
+        case AcmeProblem(type="accountDoesNotExist"):
+            return Trouble(f"{error} (the account is registered anew)", now + SOON * attempts, new_order=True)
+        case AcmeProblem(type="rateLimited", retry_at=None):
+            return Trouble(str(error), max(back_off, now + RATE_LIMITED), new_order=False)
+        case AcmeProblem(status=HTTPStatus.NOT_FOUND | HTTPStatus.GONE):
+            return Trouble(f"{error} (a new order is made)", back_off if attempts > 1 else now + SOON, new_order=True)
+        case AcmeProblem(retry_at=None) if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return Trouble(str(error), back_off, new_order=True)
+        case AcmeProblem() | CAUnreachable():
+            return Trouble(str(error), error.retry_at or back_off, new_order=False)
+        case OrderInvalid() | CAMisbehaved():
+            return Trouble(str(error), back_off, new_order=True)
+        case _:
+            return Trouble(str(error), back_off, new_order=False)

@@ -1,0 +1,52 @@
+"""What only workers have: the vault and the kept connections to CAs, beside the fleet's books."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from certfleet.acme_ca.accounts import Accounts
+from certfleet.acme_ca.challenges.http01 import SelfCheck
+from certfleet.acme_ca.transport import Transport
+from certfleet.lifecycle.fleet import Fleet, open_fleet
+from certfleet.models import CA
+from certfleet.settings import Settings
+from certfleet.vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """One per worker process."""
+
+    fleet: Fleet
+    vault: Vault
+    accounts: Accounts
+    _closing: AsyncExitStack
+    _transports: dict[str, Transport] = field(default_factory=dict)
+    _self_checks: dict[int, SelfCheck] = field(default_factory=dict)
+
+    def transport(self, ca: CA) -> Transport:
+        """The kept connection to a CA."""
+        trust = hashlib.sha256((ca.bundle or "").encode()).hexdigest()[:16]
+        name = f"{ca.directory} {trust}"
+        if name not in self._transports:
+            self._transports[name] = Transport(ca, nameservers=self.fleet.settings.nameservers)
+            self._closing.push_async_callback(self._transports[name].close)
+        return self._transports[name]
+
+    def self_check(self, port: int) -> SelfCheck:
+        """What fetches our own challenges where a CA validates on `port`."""
+        if port not in self._self_checks:
+            self._self_checks[port] = SelfCheck(nameservers=self.fleet.settings.nameservers, port=port)
+            self._closing.push_async_callback(self._self_checks[port].close)
+        return self._self_checks[port]
+
+
+@asynccontextmanager
+async def open_workbench(settings: Settings) -> AsyncIterator[Workbench]:
+    """Connect, and read the vault's key. Raises RedisUnavailable, ConfigurationError."""
+    vault = Vault(settings)
+    async with open_fleet(settings) as fleet, AsyncExitStack() as closing:
+        yield Workbench(fleet, vault, Accounts(fleet.store, vault), closing)
