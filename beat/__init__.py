@@ -1,0 +1,1 @@
+"""The schedule, and who holds its lock."""

@@ -1,0 +1,49 @@
+"""What Celery is told beyond certfleet/broker.py. Each line that is not Celery's default stands for a reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu import Exchange, Queue
+
+from beat.schedule import SCHEDULE
+from certfleet.broker import EXCHANGE, EXPIRY, INSTALL, ORDERS, broker_configuration, install_queue
+from certfleet.settings import Settings
+from certfleet.store import redis_url
+
+
+def queues(settings: Settings) -> list[Queue]:
+    """The queues of a worker: hosts in a zone are reached only by workers that were given the zone."""
+    names = (EXPIRY, ORDERS, INSTALL, *(install_queue(zone) for zone in settings.zones))
+    return [Queue(name, Exchange(EXCHANGE), routing_key=name) for name in names]
+
+
+def configuration(settings: Settings) -> dict[str, Any]:
+    """The configuration of every Celery process."""
+    return {
+        **broker_configuration(settings),
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,  # Redis may be away for long: wait, however often it takes
+        # JSON only: a message never becomes code.
+        "accept_content": ["json"],
+        "event_serializer": "json",
+        # A message is a hint, the record is the truth: redelivered when a worker dies, and nothing is kept of it.
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "worker_prefetch_multiplier": 1,
+        "task_queues": queues(settings),
+        "worker_send_task_events": True,  # for Flower; arguments are names and fences only
+        "worker_hijack_root_logger": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,  # threads cannot be cancelled; fences guard
+        "timezone": "UTC",
+        "enable_utc": True,
+        "certfleet_batch": settings.batch,
+        "beat_schedule": SCHEDULE,
+        "beat_scheduler": "redbeat.RedBeatScheduler",
+        # RedBeat's defaults leave 25 minutes without a tick after a killed beat; these, about 30 seconds.
+        "beat_max_loop_interval": 5,
+        "redbeat_lock_timeout": 30,
+        "redbeat_redis_url": redis_url(settings),
+        "redbeat_key_prefix": settings.prefix + "beat:",
+        "redbeat_lock_key": settings.prefix + "beat:lock",
+    }
