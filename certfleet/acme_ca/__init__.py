@@ -1,0 +1,1 @@
+"""The CA: transport, accounts, orders, challenges (RFC 8555)."""

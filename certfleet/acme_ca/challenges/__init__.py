@@ -1,0 +1,1 @@
+"""Ways to prove control of a name (RFC 8555 §8)."""

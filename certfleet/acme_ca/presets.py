@@ -1,0 +1,75 @@
+"""CAs by name (presets.toml) or by the URL of their directory."""
+
+from __future__ import annotations
+
+import ssl
+import tomllib
+from functools import cache
+from importlib.resources import files
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from certfleet.errors import UsageError
+from certfleet.models import CA
+
+DEFAULT_CA = "letsencrypt"
+
+
+class Preset(BaseModel):
+    """What presets.toml says about one CA; the fields are those of models.CA."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    directory: str
+    hosts: tuple[str, ...] = ()
+    public: bool = True
+    requests_in_flight: int = 100
+
+
+@cache
+def presets() -> dict[str, Preset]:
+    """The presets by name."""
+    text = (files("certfleet.acme_ca") / "presets.toml").read_text(encoding="utf-8")
+    return TypeAdapter(dict[str, Preset]).validate_python(tomllib.loads(text))
+
+
+def resolve_ca(value: str, *, bundle: str | None = None, public: bool | None = None) -> CA:
+    """The CA of a preset's name or of a directory's URL.
+
+    `bundle` is PEM with the roots to trust instead of the system's. A URL that is no preset's is a private CA
+    when there is a bundle, else a public one; `public` overrides that. Raises UsageError that names the field.
+    """
+    if bundle is not None:
+        _check_bundle(bundle)
+    for name, preset in presets().items():
+        if value in (name, preset.directory):
+            return CA(
+                name=name,
+                directory=preset.directory,
+                bundle=bundle,
+                hosts=preset.hosts,
+                public=preset.public if public is None else public,
+                requests_in_flight=preset.requests_in_flight,
+            )
+    _check_url(value)
+    return CA(name=value, directory=value, bundle=bundle, public=bundle is None if public is None else public)
+
+
+def _check_url(value: str) -> None:
+    wanted = f"is not a CA; write the https URL of an ACME directory, or one of: {', '.join(presets())}"
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise UsageError("ca", value, wanted) from None
+    clean = value.isascii() and value.isprintable() and not set(value) & set(' "<>\\^`{|}')
+    if parts.scheme != "https" or not parts.hostname or "@" in parts.netloc or port == 0 or parts.fragment or not clean:
+        raise UsageError("ca", value, wanted)
+
+
+def _check_bundle(bundle: str) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=bundle)
+    except (ssl.SSLError, ValueError):
+        raise UsageError("ca-bundle", None, "has to be PEM with at least one certificate") from None

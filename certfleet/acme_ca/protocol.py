@@ -1,0 +1,254 @@
+"""ACME's objects and requests (RFC 8555 §7), checked at the door: what comes out of here can be relied on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
+
+from certfleet.acme_ca.answers import Answer, Problem, parse_problem
+from certfleet.acme_ca.jws import b64
+from certfleet.acme_ca.keys import AccountKey, CertificateKey, spki_digest
+from certfleet.acme_ca.transport import AcmeURL, Transport
+from certfleet.errors import CAMisbehaved
+
+OrderStatus = Literal["pending", "ready", "processing", "valid", "invalid"]
+AuthorizationStatus = Literal["pending", "valid", "invalid", "deactivated", "expired", "revoked"]
+ChallengeStatus = Literal["pending", "processing", "valid", "invalid"]
+
+# RFC 8555 §8.1 wants 128 bits of base64url; it becomes a URL's path and a Redis key.
+Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{16,256}$")]
+NAMES = 1_000  # identifiers and authorizations of one order at most
+CHAIN_LENGTH = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """An account as requests need it: its key, and its URL at the CA (`kid`)."""
+
+    key: AccountKey
+    kid: str
+
+
+@dataclass(frozen=True, slots=True)
+class AcmeOrder:
+    """An order as the CA shows it (§7.1.3)."""
+
+    url: str
+    status: OrderStatus
+    identifiers: tuple[str, ...]
+    authorizations: tuple[str, ...]
+    finalize: str
+    certificate: str | None = None
+    error: Problem | None = None
+    retry_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One way to prove control of a name (§7.1.5)."""
+
+    url: str
+    token: str
+    status: ChallengeStatus
+    error: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """Whether the account may have certificates for a name (§7.1.4)."""
+
+    url: str
+    identifier: str
+    status: AuthorizationStatus
+    wildcard: bool = False
+    http01: Challenge | None = None
+    error: Problem | None = None
+    """Why it is invalid: the error of the challenge that failed, whichever kind that was."""
+    retry_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A certificate that fits its key and its names."""
+
+    leaf: str
+    """PEM"""
+    chain: tuple[str, ...]
+    """PEM of each intermediate, the leaf's issuer first."""
+    serial: str
+    """Lower-case hexadecimal without leading zeros."""
+    not_before: datetime
+    not_after: datetime
+
+
+class _Identifier(BaseModel):
+    type: str
+    value: Annotated[str, StringConstraints(min_length=1, max_length=255, to_lower=True)]
+
+
+class _Order(BaseModel):
+    status: OrderStatus
+    identifiers: list[_Identifier] = Field(max_length=NAMES)
+    authorizations: list[AcmeURL] = Field(max_length=NAMES)
+    finalize: AcmeURL
+    certificate: AcmeURL | None = None
+    error: Any = None
+
+
+class _Challenge(BaseModel):
+    url: AcmeURL
+    token: Token
+    status: ChallengeStatus
+    error: Any = None
+
+
+class _Authorization(BaseModel):
+    identifier: _Identifier
+    status: AuthorizationStatus
+    wildcard: bool = False
+    challenges: list[dict[str, Any]] = Field(max_length=100)
+
+
+Document = TypeVar("Document", bound=BaseModel)
+
+
+async def new_account(transport: Transport, key: AccountKey, email: str, *, agree_tos: bool) -> str:
+    """Register, or find what this key registered before (§7.3.1); the account's URL. Safe to repeat."""
+    payload = {"termsOfServiceAgreed": agree_tos, "contact": [f"mailto:{email}"]}
+    url = (await transport.directory()).new_account
+    return _location(transport, await transport.post(url, payload, key, kind="newAccount"), "newAccount")
+
+
+async def new_order(transport: Transport, signer: Signer, identifiers: Sequence[str]) -> AcmeOrder:
+    """Ask for a certificate with these DNS names (§7.4). The CA may answer with an order it already has."""
+    payload = {"identifiers": [{"type": "dns", "value": name} for name in identifiers]}
+    url = (await transport.directory()).new_order
+    answer = await transport.post(url, payload, signer.key, kid=signer.kid, kind="newOrder")
+    order = _order(answer, _location(transport, answer, "newOrder"))
+    if set(order.identifiers) != set(identifiers):
+        raise CAMisbehaved(f"the CA made an order for {', '.join(order.identifiers)} instead of the names asked for")
+    return order
+
+
+async def get_order(transport: Transport, signer: Signer, url: str) -> AcmeOrder:
+    """Look at an order."""
+    return _order(await transport.post(url, None, signer.key, kid=signer.kid, kind="order"), url)
+
+
+async def get_authorization(transport: Transport, signer: Signer, url: str) -> Authorization:
+    """Look at one name's authorization (§7.5)."""
+    answer = await transport.post(url, None, signer.key, kid=signer.kid, kind="authorization")
+    found = _parse(_Authorization, answer, "authorization")
+    offered = [entry for entry in found.challenges if entry.get("type") == "http-01"]
+    errors = [parse_problem(entry.get("error")) for entry in found.challenges]
+    return Authorization(
+        url=url,
+        identifier=found.identifier.value,
+        status=found.status,
+        wildcard=found.wildcard,
+        http01=_challenge(offered[0]) if offered else None,
+        error=next((error for error in errors if error is not None), None),
+        retry_at=answer.retry_at,
+    )
+
+
+async def answer_challenge(transport: Transport, signer: Signer, url: str) -> Challenge:
+    """Tell the CA to look (§7.5.1). Raises AcmeProblem when it has been told before and has finished looking."""
+    return _challenge((await transport.post(url, {}, signer.key, kid=signer.kid, kind="challenge")).json())
+
+
+async def finalize(transport: Transport, signer: Signer, order: AcmeOrder, csr: bytes) -> AcmeOrder:
+    """Send the certificate signing request (DER) of a `ready` order (§7.4).
+
+    Raises AcmeProblem `orderNotReady` for an order in any other state: look at the order before.
+    """
+    payload = {"csr": b64(csr).decode()}
+    answer = await transport.post(order.finalize, payload, signer.key, kid=signer.kid, kind="finalize")
+    return _order(answer, order.url)
+
+
+async def download(
+    transport: Transport, signer: Signer, url: str, *, key: CertificateKey, identifiers: Sequence[str]
+) -> Issued:
+    """Fetch a certificate with its chain (§7.4.2). Raises CAMisbehaved unless it is for this key and these names."""
+    answer = await transport.post(url, None, signer.key, kid=signer.kid, kind="certificate")
+    try:
+        leaf, *chain = x509.load_pem_x509_certificates(answer.body)
+        names = _dns_names(leaf)
+        same_key = spki_digest(leaf) == spki_digest(key)
+    except (ValueError, TypeError, x509.UnsupportedGeneralNameType) as error:
+        raise CAMisbehaved(f"the CA sent a certificate that cannot be read ({error})") from None
+    if not same_key:
+        raise CAMisbehaved("the CA sent a certificate for another key than the request's")
+    if names != {name.lower() for name in identifiers}:
+        raise CAMisbehaved(f"the CA sent a certificate for {', '.join(sorted(names))} instead of the names asked for")
+    if len(chain) > CHAIN_LENGTH or any(
+        lower.issuer != upper.subject for lower, upper in zip([leaf, *chain], chain, strict=False)
+    ):
+        raise CAMisbehaved("the CA sent a chain whose certificates do not certify each other")
+    return Issued(
+        leaf=_pem(leaf),
+        chain=tuple(_pem(certificate) for certificate in chain),
+        serial=f"{leaf.serial_number:x}",
+        not_before=leaf.not_valid_before_utc,
+        not_after=leaf.not_valid_after_utc,
+    )
+
+
+def _location(transport: Transport, answer: Answer, request: str) -> str:
+    if answer.location is None:
+        raise CAMisbehaved(f"the CA answered {request} without a Location")
+    transport.check_url(answer.location)
+    return answer.location
+
+
+def _parse(kind: type[Document], answer: Answer, what: str) -> Document:
+    try:
+        return kind.model_validate_json(answer.body)
+    except ValidationError as error:
+        raise _misbehaved(what, error) from None
+
+
+def _misbehaved(what: str, error: ValidationError) -> CAMisbehaved:
+    fields = ", ".join(sorted({str(e["loc"][0]) if e["loc"] else "JSON" for e in error.errors()}))
+    return CAMisbehaved(f"the CA sent an {what} that RFC 8555 does not allow (wrong or missing: {fields})")
+
+
+def _order(answer: Answer, url: str) -> AcmeOrder:
+    found = _parse(_Order, answer, "order")
+    return AcmeOrder(
+        url=url,
+        status=found.status,
+        identifiers=tuple(identifier.value for identifier in found.identifiers),
+        authorizations=tuple(found.authorizations),
+        finalize=found.finalize,
+        certificate=found.certificate,
+        error=parse_problem(found.error),
+        retry_at=answer.retry_at,
+    )
+
+
+def _challenge(value: object) -> Challenge:
+    try:
+        found = _Challenge.model_validate(value)
+    except ValidationError as error:
+        raise _misbehaved("http-01 challenge", error) from None
+    return Challenge(url=found.url, token=found.token, status=found.status, error=parse_problem(found.error))
+
+
+def _dns_names(certificate: x509.Certificate) -> set[str]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return set()
+    return {name.lower() for name in names.get_values_for_type(x509.DNSName)}
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()

@@ -1,0 +1,1 @@
+"""The demonstration: a private CA, a web server and a fleet on this machine."""
