@@ -71,7 +71,7 @@ class Nginx:
 
     async def reload(self) -> None:
         """Test, reload, and wait until the new configuration is in force. Raises ConfigurationError."""
-        before = self.reloads()
+        before = self._retired()
         for command in (self.test_command, self.reload_command):
             process = await asyncio.create_subprocess_exec(
                 *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
@@ -80,8 +80,12 @@ class Nginx:
             if process.returncode:
                 raise ConfigurationError(f"the private nginx refuses its configuration: {output.decode().strip()}")
         async with asyncio.timeout(START):
-            while self.reloads() == before:  # noqa: ASYNC110  the sign is a line in another program's log
+            while self._retired() == before:  # noqa: ASYNC110  the sign is a line in another program's log
                 await asyncio.sleep(0.01)
+
+    def _retired(self) -> int:
+        """Worker processes that stopped listening: until then the old configuration still answers at times."""
+        return (self.directory / "error.log").read_text(errors="replace").count("gracefully shutting down")
 
     def reloads(self) -> int:
         """How often the master process took up a new configuration since it started (from its error log)."""

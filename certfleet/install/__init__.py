@@ -1,0 +1,1 @@
+"""Putting certificates onto hosts, and proving that they are served."""

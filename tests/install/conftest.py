@@ -1,0 +1,93 @@
+"""The shells, a private nginx, and hosts that use them."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from certfleet.demo.nginx import Nginx, private_nginx
+from certfleet.install.snippet import snippet
+from certfleet.models import App, Host
+from tests.install.certificates import name_of
+
+
+def program(name: str) -> str:
+    """Where a program is; the tests cannot do without it."""
+    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin:/usr/bin:/bin")
+    assert found is not None, f"{name} is not installed; scripts/test does that"
+    return found
+
+
+def free_port() -> int:
+    """A port below the ephemeral ones that nobody listens on."""
+    while True:
+        port = random.randrange(20000, 32000)  # noqa: S311  not a secret
+        with socket.socket() as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                trial.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+
+
+@pytest.fixture(scope="session")
+def shells(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A PATH for each shell: dash with GNU tools, and busybox with nothing but its own (no flock among them)."""
+    dash = tmp_path_factory.mktemp("dash")
+    (dash / "sh").symlink_to(program("dash"))
+    alone = tmp_path_factory.mktemp("busybox")
+    busybox = program("busybox")
+    applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True, timeout=10).stdout
+    for applet in applets.split():
+        if applet not in {"flock", "setpriv"}:  # the receiver must do without the one, nginx needs the real other
+            (alone / applet).symlink_to(busybox)
+    return {"dash": f"{dash}:/usr/bin:/bin", "busybox": str(alone)}
+
+
+@pytest.fixture(params=["dash", "busybox"])
+def shell(request: pytest.FixtureRequest, shells: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The shell and tools that the receiver finds."""
+    name: str = request.param
+    monkeypatch.setenv("PATH", shells[name])
+    return name
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Where a host keeps its certificates; not there yet."""
+    return tmp_path / "installed"
+
+
+@pytest.fixture
+def plain(root: Path) -> Host:
+    """A host whose web server takes everything."""
+    return Host(name="plain", root=str(root), test_command=("true",), reload_command=("true",))
+
+
+@pytest.fixture
+async def nginx(tmp_path: Path) -> AsyncIterator[Nginx]:
+    """A running nginx without sites."""
+    async with private_nginx(tmp_path / "nginx", http_port=free_port(), tls_port=free_port()) as running:
+        yield running
+
+
+@pytest.fixture
+def web(nginx: Nginx, root: Path) -> Host:
+    """The host behind that nginx."""
+    return Host(name="web", root=str(root), test_command=nginx.test_command, reload_command=nginx.reload_command)
+
+
+async def add_sites(nginx: Nginx, web: Host, *apps: str) -> None:
+    """A site for each app, as an operator would set it up, and a reload."""
+    for name in apps:
+        app = App(name=name, identifiers=(name_of(name),), hosts=(web.name,))
+        nginx.add_site(name, app.identifiers, snippet(app, web, "127.0.0.1", 8402))
+    await nginx.reload()
