@@ -70,6 +70,14 @@ class Rig:
         """What verified handshakes see: name -> serial."""
         return await serials(trusting(await roots(self.ca)), self.nginx.tls_port, names)
 
+    async def sees(self, expected: dict[str, str | None]) -> None:
+        """Verified handshakes see these serials. nginx's old processes answer for another moment after a reload."""
+        for _ in range(50):
+            if (found := await self.seen(*expected)) == expected:
+                return
+            await asyncio.sleep(0.1)
+        assert found == expected
+
     def environment(self) -> dict[str, str]:
         """For commands that talk to this fleet."""
         return os.environ | {"CERTFLEET_HOME": str(self.settings.home)}

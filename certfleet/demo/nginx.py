@@ -71,7 +71,7 @@ class Nginx:
 
     async def reload(self) -> None:
         """Test, reload, and wait until the new configuration is in force. Raises ConfigurationError."""
-        before = self._retired()
+        before = self._said(": reconfiguring")
         for command in (self.test_command, self.reload_command):
             process = await asyncio.create_subprocess_exec(
                 *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
@@ -80,16 +80,17 @@ class Nginx:
             if process.returncode:
                 raise ConfigurationError(f"the private nginx refuses its configuration: {output.decode().strip()}")
         async with asyncio.timeout(START):
-            while self._retired() == before:  # noqa: ASYNC110  the sign is a line in another program's log
+            # Until its worker has stopped listening, the old configuration still answers at times.
+            while not before < self._said(": reconfiguring") <= self._said("gracefully shutting down"):  # noqa: ASYNC110  the sign is a line in another program's log
                 await asyncio.sleep(0.01)
 
-    def _retired(self) -> int:
-        """Worker processes that stopped listening: until then the old configuration still answers at times."""
-        return (self.directory / "error.log").read_text(errors="replace").count("gracefully shutting down")
+    def _said(self, words: str) -> int:
+        """How often the error log has these words."""
+        return (self.directory / "error.log").read_text(errors="replace").count(words)
 
     def reloads(self) -> int:
         """How often the master process took up a new configuration since it started (from its error log)."""
-        return (self.directory / "error.log").read_text(errors="replace").count("(SIGHUP) received from")
+        return self._said("(SIGHUP) received from")
 
 
 @asynccontextmanager

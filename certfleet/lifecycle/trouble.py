@@ -10,7 +10,9 @@ from certfleet.errors import AcmeProblem, CAError, CAMisbehaved, CAUnreachable, 
 from certfleet.lifecycle.renewal import retry_after
 
 RATE_LIMITED = timedelta(hours=1)  # when the CA says `rateLimited` and not until when
-SOON = timedelta(seconds=5)  # for what a new request mends: an order or account that the CA has forgotten
+SOON = timedelta(
+    seconds=5
+)  # for what a new request mends: a cut connection, an order or account that the CA has forgotten
 
 
 class OrderInvalid(CAError):
@@ -43,6 +45,8 @@ def sort(error: Exception, attempts: int, now: datetime) -> Trouble:  # noqa: PL
             return Trouble(f"{error} (a new order is made)", back_off if attempts > 1 else now + SOON, new_order=True)
         case AcmeProblem(retry_at=None) if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
             return Trouble(str(error), back_off, new_order=True)
+        case CAUnreachable() if attempts == 1:  # mostly a kept connection that the CA closed just then
+            return Trouble(str(error), now + SOON, new_order=False)
         case AcmeProblem() | CAUnreachable():
             return Trouble(str(error), error.retry_at or back_off, new_order=False)
         case OrderInvalid() | CAMisbehaved():

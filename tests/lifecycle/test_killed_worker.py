@@ -1,0 +1,129 @@
+"""kill -9 of the only worker, at every arrow of the order machine: one certificate, and no request too many."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from certfleet.client import open_client
+from certfleet.demo.pebble import child
+from certfleet.demo.story import furnish
+from certfleet.overview import State
+from certfleet.vault import ensure_key
+from tests.lifecycle.killed_worker import ARROWS
+from tests.rig import Rig, running_rig
+from workers import embedded_redis
+
+LEASE = "2"  # seconds: how long a dead worker's claims last
+
+
+@asynccontextmanager
+async def fleet_without_workers(rig: Rig) -> AsyncIterator[Rig]:
+    """Redis, responder and beat, but workers only as the test starts them."""
+    ensure_key(rig.settings)
+    environment = {
+        "CERTFLEET_HOME": str(rig.settings.home),
+        "CERTFLEET_RESPONDER_PORT": str(rig.settings.responder_port),
+        "CERTFLEET_NAMESERVERS": f'["{rig.ca.dns}"]',
+        "CERTFLEET_LEASE": LEASE,
+    }
+    beat = (sys.executable, "-m", "celery", "-A", "workers.app:app", "beat", "--pidfile=", "--loglevel", "WARNING")
+    server = await embedded_redis.start(rig.settings)
+    try:
+        async with (
+            child((sys.executable, "-m", "workers.responder"), rig.directory / "responder.log", environment),
+            child(beat, rig.directory / "beat.log", environment),
+            open_client(rig.settings) as client,
+        ):
+            await furnish(client, rig.settings, rig.ca, rig.nginx, 0)
+            yield Rig(rig.directory, rig.ca, rig.nginx, rig.settings, client, 0)
+    finally:
+        await server.stop(10)
+
+
+class KilledWorkers:
+    """Starts the self-killing worker again whenever it has died; one at a time."""
+
+    def __init__(self, rig: Rig, marks: Path) -> None:
+        self.rig, self.marks = rig, marks
+        self.deaths = 0
+
+    async def run(self) -> None:
+        environment = self.rig.environment() | {
+            "CERTFLEET_NAMESERVERS": f'["{self.rig.ca.dns}"]',
+            "CERTFLEET_LEASE": LEASE,
+        }
+        command = (sys.executable, "-m", "tests.lifecycle.killed_worker", str(self.marks))
+        while True:
+            async with child(command, self.rig.directory / "worker.log", environment) as process:
+                if await process.wait() == -9:
+                    self.deaths += 1
+
+
+def pebble_saw(rig: Rig) -> tuple[int, int]:
+    """NewOrder and finalize requests by Pebble's own log."""
+    text = rig.ca.log.read_text(errors="replace")
+    return text.count("POST /order-plz ->"), text.count("POST /finalize-order/ ->")
+
+
+@pytest.mark.timeout(420)
+async def test_one_certificate_whatever_arrow_the_worker_dies_at(short_directory: Path) -> None:
+    """After each death the order ends in one certificate, with one finalize, and one newOrder once its URL was kept."""
+    marks = short_directory / "marks"
+    marks.mkdir()
+    async with (
+        running_rig(short_directory, bad_nonce_percent=0, stack=False) as bare,
+        fleet_without_workers(bare) as rig,
+    ):
+        for number in range(len(ARROWS)):
+            await rig.add(f"arrow{number}")
+        await rig.nginx.reload()
+        workers = KilledWorkers(rig, marks)
+        running = asyncio.create_task(workers.run())
+        try:
+            for number, arrow in enumerate(ARROWS):
+                app = f"arrow{number}"
+                before = pebble_saw(rig)
+                await rig.client.enable(app)
+                await served(rig, app)
+                after = pebble_saw(rig)
+                assert (marks / app).exists(), f"the worker never came to {arrow}"
+                asked = (after[0] - before[0], after[1] - before[1])
+                assert asked == (arrow.new_orders, 1), f"killed {arrow}: newOrder and finalize were sent {asked} times"
+                assert (await rig.view(app)).generation == 1, f"killed {arrow}: more than one certificate"
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+        assert workers.deaths == len(ARROWS)
+        serials = {f"arrow{n}.demo.test": (await rig.view(f"arrow{n}")).serial for n in range(len(ARROWS))}
+        await rig.sees(serials)
+
+
+async def served(rig: Rig, app: str) -> None:
+    for _ in range(600):
+        view = await rig.view(app)
+        if view.state is State.SERVED:
+            return
+        assert view.error is None, view
+        await asyncio.sleep(0.05)
+    log = (rig.directory / "worker.log").read_text(errors="replace")[-3000:]
+    raise AssertionError(f"{app} was not served in 30 s: {await rig.view(app)}\n{log}")
+
+
+def test_the_list_of_arrows_is_the_machine() -> None:
+    """A request or write that the machine gains has to get its arrow here: names are what the code calls."""
+    source = (Path(__file__).parents[2] / "certfleet" / "lifecycle" / "advance.py").read_text()
+    called = {word.split("(")[0] for word in source.split("protocol.")[1:]}
+    assert {name for name in called if name.islower() and name.isidentifier()} == {
+        "new_order",
+        "get_order",
+        "get_authorization",
+        "answer_challenge",
+        "finalize",
+        "download",
+    }
