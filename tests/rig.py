@@ -94,7 +94,7 @@ class Rig:
     def children(self) -> dict[str, int]:
         """The stack's processes by what they run."""
         listing = subprocess.run(
-            ["ps", "-o", "pid=,args=", "--ppid", str(self.stack)],
+            ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(self.stack)],
             capture_output=True,
             text=True,
             check=False,

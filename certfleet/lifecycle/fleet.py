@@ -11,7 +11,7 @@ from certfleet.inventory import Inventory
 from certfleet.journal import Journal
 from certfleet.lifecycle.records import Records
 from certfleet.settings import Settings
-from certfleet.store import Store, open_store
+from certfleet.store import PATIENCE, Store, open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ class Fleet:
 
 
 @asynccontextmanager
-async def open_fleet(settings: Settings) -> AsyncIterator[Fleet]:
-    """Connect. Raises RedisUnavailable."""
-    async with open_store(settings) as store:
+async def open_fleet(settings: Settings, patience: float = PATIENCE) -> AsyncIterator[Fleet]:
+    """Connect. Raises RedisUnavailable when Redis does not answer in `patience` seconds."""
+    async with open_store(settings, patience) as store:
         agenda = Agenda(store, settings.lease)
         yield Fleet(settings, store, agenda, Inventory(store), Records(store, agenda), Journal(store))

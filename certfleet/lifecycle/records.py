@@ -126,8 +126,12 @@ class Records:
         await self.write(claim, commands)
 
     def installation_saved(self, installation: Installation, *, pending: bool) -> list[Command]:
-        """Commands that keep an installation, and whether its host still has work with it."""
+        """Commands that keep an installation, and whether its host still has work with it.
+
+        An app that was removed meanwhile leaves nothing behind.
+        """
         return [
+            ("NEEDS", self._store.key("app", installation.app)),
             ("HSET", self._store.key("installations", installation.app), installation.host, dump(installation)),
             ("SADD" if pending else "SREM", self._store.key("pending", installation.host), installation.app),
         ]
@@ -151,7 +155,7 @@ class Records:
     async def want(self, installation: Installation) -> None:
         """Put an installation on its host's list again (a new host, or drift)."""
         pipe = self._redis.pipeline()
-        for verb, key, *words in self.installation_saved(installation, pending=True):
+        for verb, key, *words in self.installation_saved(installation, pending=True)[1:]:
             pipe.execute_command(verb, key, *words)
         await pipe.execute()
 

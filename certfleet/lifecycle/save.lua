@@ -5,17 +5,22 @@
 -- ARGV[1]   member
 -- ARGV[2]   the writer's fence
 -- ARGV[3..] commands, each as: number of words, verb, index of its key in KEYS, the other words
+--           the verb NEEDS: without this key, what follows is left out, up to the next NEEDS
 -- answer    1, or 0: somebody else holds the member now, nothing was written
 
 local lease = redis.call("HGET", KEYS[1], ARGV[1])
 if not lease or lease:match("^%d+") ~= ARGV[2] then return 0 end
 
-local at = 3
+local at, wanted = 3, true
 while at <= #ARGV do
   local count = tonumber(ARGV[at])
   local words = { ARGV[at + 1], KEYS[tonumber(ARGV[at + 2])] }
   for index = at + 3, at + count do words[#words + 1] = ARGV[index] end
-  redis.call(unpack(words))
+  if words[1] == "NEEDS" then
+    wanted = redis.call("EXISTS", words[2]) == 1
+  elseif wanted then
+    redis.call(unpack(words))
+  end
   at = at + count + 1
 end
 return 1

@@ -1,0 +1,56 @@
+"""Failures of an order, sorted: when it is tried again, and whether the CA's order is of any more use."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from certfleet.errors import AcmeProblem, CAMisbehaved, CAUnreachable, OwnerError
+from certfleet.lifecycle.trouble import EXPECTED, OrderInvalid, sort
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LATER = NOW + timedelta(hours=3)
+MINUTE, HOUR, SOON = timedelta(minutes=1), timedelta(hours=1), timedelta(seconds=5)
+
+
+def problem(status: int, kind: str, retry_at: datetime | None = None) -> AcmeProblem:
+    return AcmeProblem(status=status, type=kind, detail="the CA's own words", retry_at=retry_at)
+
+
+TABLE = [
+    pytest.param(problem(429, "rateLimited"), 1, HOUR, False, id="rate limited, not told until when"),
+    pytest.param(problem(429, "rateLimited"), 9, timedelta(days=1), False, id="rate limited again and again"),
+    pytest.param(problem(429, "rateLimited", LATER), 1, LATER - NOW, False, id="rate limited, told until when"),
+    pytest.param(problem(503, "serverInternal", LATER), 1, LATER - NOW, False, id="busy, told until when"),
+    pytest.param(problem(500, "serverInternal"), 2, 10 * MINUTE, False, id="the CA's own trouble"),
+    pytest.param(problem(400, "accountDoesNotExist"), 1, SOON, True, id="the account is gone"),
+    pytest.param(problem(404, "malformed"), 1, SOON, True, id="the order is gone"),
+    pytest.param(problem(404, "malformed"), 2, 10 * MINUTE, True, id="the new order is gone too"),
+    pytest.param(problem(403, "unauthorized"), 1, MINUTE, True, id="refused"),
+    pytest.param(problem(400, "rejectedIdentifier"), 4, timedelta(days=1), True, id="a name that it never certifies"),
+    pytest.param(CAUnreachable("cut"), 1, SOON, False, id="a connection was cut"),
+    pytest.param(CAUnreachable("cut"), 3, 100 * MINUTE, False, id="it cannot be reached"),
+    pytest.param(CAMisbehaved("nonsense"), 1, MINUTE, True, id="not what RFC 8555 says"),
+    pytest.param(OrderInvalid("gave up"), 2, 10 * MINUTE, True, id="the CA gave the order up"),
+    pytest.param(OwnerError("points away"), 1, MINUTE, False, id="the owner has to mend it"),
+]
+
+
+@pytest.mark.parametrize(("error", "attempts", "wait", "new_order"), TABLE)
+def test_sorted(error: Exception, attempts: int, wait: timedelta, *, new_order: bool) -> None:
+    """Never before the CA said, never at once, and the error's own sentence is kept for people."""
+    trouble = sort(error, attempts, NOW)
+    assert trouble.at == NOW + wait
+    assert trouble.new_order is new_order
+    assert trouble.sentence.startswith(str(error))
+    assert isinstance(error, EXPECTED)
+
+
+@pytest.mark.parametrize(("error", "attempts", "wait", "new_order"), TABLE)
+def test_it_never_gets_quicker(error: Exception, attempts: int, wait: timedelta, *, new_order: bool) -> None:
+    """The more often it failed, the longer the wait: no fault becomes a busy loop."""
+    del wait, new_order
+    waits = [sort(error, n, NOW).at for n in range(attempts, attempts + 10)]
+    assert waits == sorted(waits)
+    assert waits[-1] - NOW >= timedelta(seconds=25)
