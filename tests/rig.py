@@ -91,6 +91,12 @@ class Rig:
         files = sorted((self.settings.home / "log").glob("*.log"))
         return "\n".join(f"== {file.name}\n{file.read_text(errors='replace')[-1500:]}" for file in files)
 
+    def run_ps(self) -> list[str]:
+        """The command lines of every process on this machine, as anybody may read them."""
+        return subprocess.run(
+            ["ps", "-ww", "-eo", "args="], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.splitlines()
+
     def children(self) -> dict[str, int]:
         """The stack's processes by what they run."""
         listing = subprocess.run(
