@@ -28,11 +28,12 @@ from certfleet.acme_ca.transport import Transport
 from certfleet.agenda import Claim
 from certfleet.errors import AcmeProblem, CAMisbehaved, OwnerError, UnknownName
 from certfleet.lifecycle.issued import afterwards, store
+from certfleet.lifecycle.renewal import renew_at
 from certfleet.lifecycle.trouble import EXPECTED, OrderInvalid, sort
 from certfleet.lifecycle.work import Next
 from certfleet.lifecycle.workbench import Workbench
-from certfleet.models import CA, App, KeyType, Order, OrderState, utcnow
-from certfleet.properties import effective
+from certfleet.models import CA, App, Certificate, KeyType, Order, OrderState, utcnow
+from certfleet.properties import effective, parse_grace
 
 ROUNDS = 8  # states that one run may go through; a CA that jumps about more often than that is not believed
 PATIENCE = (timedelta(seconds=3), timedelta(minutes=10))  # shortest and longest wait between looks on the agenda
@@ -73,19 +74,20 @@ async def advance(bench: Workbench, claim: Claim) -> Next:
     except UnknownName:
         return Next(None)
     if order is None:  # it was completed, and its worker died before it could say so
-        return Next(None, await afterwards(fleet, app))
+        return Next(None, await afterwards(fleet, app, utcnow()))
     if not app.enabled:
         await fleet.records.remove_order(claim, order)
         return Next(None)
     properties = effective(app.properties, await fleet.inventory.properties())
     order = as_wished(order, app, properties)
     try:
-        await _drive(bench, claim, app, order, properties)
+        certificate = await _drive(bench, claim, app, order, properties)
     except Waiting as waiting:
         return Next(waiting.at)
     except EXPECTED as error:
         return await _troubled(bench, claim, app, error)
-    return Next(None, await afterwards(fleet, app))
+    due = renew_at(certificate, parse_grace(properties["graceperiod"]))
+    return Next(None, await afterwards(fleet, app, due))
 
 
 def as_wished(order: Order, app: App, properties: dict[str, str]) -> Order:
@@ -111,7 +113,7 @@ def without_url(order: Order) -> Order:
     )
 
 
-async def _drive(bench: Workbench, claim: Claim, app: App, order: Order, properties: dict[str, str]) -> None:
+async def _drive(bench: Workbench, claim: Claim, app: App, order: Order, properties: dict[str, str]) -> Certificate:
     ca: CA = resolve_ca(order.ca, bundle=properties["ca-bundle"] or None)
     transport = bench.transport(ca)
     account, signer = await bench.accounts.account_for(transport, order.email)
@@ -127,8 +129,7 @@ async def _drive(bench: Workbench, claim: Claim, app: App, order: Order, propert
                 case "processing":
                     acme = await _polled(run, transport.valid, lambda seen: seen.status != "processing", acme)
                 case "valid":
-                    await store(bench.fleet, claim, app, run.order, await _download(run, acme))
-                    return
+                    return await store(bench.fleet, claim, app, run.order, await _download(run, acme))
                 case "invalid":
                     raise await _invalid(run, acme)
     except AcmeProblem as problem:
@@ -250,7 +251,7 @@ async def _troubled(bench: Workbench, claim: Claim, app: App, error: Exception) 
     """Keep what went wrong on the order, and when it is tried again."""
     order = await bench.fleet.records.order(claim.name)
     if order is None:
-        return Next(None, await afterwards(bench.fleet, app))
+        return Next(None, await afterwards(bench.fleet, app, utcnow()))
     trouble = sort(error, order.attempts + 1, utcnow())
     if trouble.new_order:
         order = without_url(order)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.acme_ca.protocol import Issued
 from certfleet.agenda import Claim
@@ -10,7 +12,7 @@ from certfleet.lifecycle.records import chain_name, check_member, host_member
 from certfleet.models import App, Certificate, Order, utcnow
 
 
-async def store(fleet: Fleet, claim: Claim, app: App, order: Order, issued: Issued) -> None:
+async def store(fleet: Fleet, claim: Claim, app: App, order: Order, issued: Issued) -> Certificate:
     """Keep the certificate, want it on every host of the app, and end its order: one write. Raises LeaseLost."""
     before = await fleet.records.certificate(app.name)
     on_hosts = await fleet.records.installations(app.name)
@@ -35,12 +37,13 @@ async def store(fleet: Fleet, claim: Claim, app: App, order: Order, issued: Issu
     await fleet.records.complete(claim, order, certificate, chain, app)
     until = f"{issued.not_after:%Y-%m-%d %H:%M} UTC"
     await fleet.journal.write(app.name, "issued", f"generation {certificate.generation}, {order.reason}, until {until}")
+    return certificate
 
 
-async def afterwards(fleet: Fleet, app: App) -> tuple[str, ...]:
-    """Put the app's hosts and its next check on the agenda; what became due. Safe to run again."""
-    now = utcnow()
+async def afterwards(fleet: Fleet, app: App, look: datetime) -> tuple[str, ...]:
+    """Put the app's hosts on the agenda, and its next check no later than `look`; what became due. Safe to repeat."""
     hosts = [host_member(host) for host in app.hosts]
-    for member in (*hosts, check_member(app.name)):
-        await fleet.agenda.schedule(member, now)
+    for host in hosts:
+        await fleet.agenda.schedule(host, utcnow())
+    await fleet.agenda.schedule(check_member(app.name), look)
     return tuple(hosts)
