@@ -19,7 +19,7 @@ from tasks.send import send
 
 log = structlog.get_logger(__name__)
 
-DEADLINE = STEP_DEADLINE + 30.0  # seconds for a message: its members run side by side, each with its own deadline
+DEADLINE = STEP_DEADLINE + 20.0  # seconds for a message: its members run side by side, each with its own deadline
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 _message: TypeAdapter[dict[str, int]] = TypeAdapter(Annotated[dict[Name, NonNegativeInt], Field(max_length=1000)])
 

@@ -6,9 +6,11 @@ Celery runs one event loop per worker process beside its threads (loop.py).
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown
 
 import tasks
@@ -19,6 +21,8 @@ from workers.logs import configure_logs
 from workers.loop import FleetLoop
 from workers.supervisor import tell_ready
 
+# Installing on this machine needs root, and what the warning is about (pickle) is switched off: JSON only.
+warnings.filterwarnings("ignore", category=SecurityWarning)
 settings = load_settings()
 app = Celery("certfleet", include=tasks.MODULES)
 app.conf.update(configuration(settings))

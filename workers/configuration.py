@@ -38,12 +38,14 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "timezone": "UTC",
         "enable_utc": True,
         "certfleet_batch": settings.batch,
+        "result_expires": None,  # there are no results: no daily task that would clean them up
         "beat_schedule": SCHEDULE,
         "beat_scheduler": "redbeat.RedBeatScheduler",
         # RedBeat's defaults leave 25 minutes without a tick after a killed beat; these, about 30 seconds.
         "beat_max_loop_interval": 5,
         "redbeat_lock_timeout": 30,
         "redbeat_redis_url": redis_url(settings),
+        "redbeat_redis_options": {"socket_timeout": 30},  # seconds; the broker's options are not for its client
         "redbeat_key_prefix": settings.prefix + "beat:",
         "redbeat_lock_key": settings.prefix + "beat:lock",
     }

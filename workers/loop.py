@@ -8,12 +8,16 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import structlog
 import uvloop
 
+from certfleet.errors import RedisUnavailable
 from certfleet.lifecycle.workbench import Workbench, open_workbench
 from certfleet.settings import Settings
 
+log = structlog.get_logger(__name__)
 Result = TypeVar("Result")
+REDIS_RETRY = 1.0  # seconds
 CLOSE_TIMEOUT = 30.0  # seconds for connections to end; the process ends without them after that
 
 
@@ -49,10 +53,15 @@ class FleetLoop:
 
     async def _hold(self) -> None:
         try:
-            async with open_workbench(self._settings) as bench:
-                self._opened.set_result(bench)
-                await self._closing.wait()
-        except BaseException as error:
-            if not self._opened.done():
-                self._opened.set_exception(error)
-            raise
+            while not self._closing.is_set():
+                try:
+                    async with open_workbench(self._settings) as bench:
+                        self._opened.set_result(bench)
+                        await self._closing.wait()
+                except RedisUnavailable as error:  # as patient as Celery beside us
+                    log.warning("waiting for Redis", error=str(error))
+                    await asyncio.sleep(REDIS_RETRY)
+        except Exception as error:
+            if self._opened.done():
+                raise
+            self._opened.set_exception(error)  # every step that wants the workbench raises it

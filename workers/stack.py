@@ -24,7 +24,7 @@ from certfleet.vault import ensure_key
 from workers import embedded_redis, flower
 from workers.supervisor import Child, Running, Service, spawn, supervise
 
-WORKER_GRACE = 120.0  # seconds; longer than any task's own deadline
+WORKER_GRACE = 220.0  # seconds; longer than any message's own deadline (tasks/shell.py)
 BEAT_GRACE = 10.0
 RESPONDER_GRACE = 10.0
 FLOWER_GRACE = 5.0

@@ -20,7 +20,7 @@ from certfleet.models import utcnow
 
 log = structlog.get_logger(__name__)
 
-STEP_DEADLINE = 240.0  # seconds; below the broker's visibility timeout, above what a step's own time-outs add up to
+STEP_DEADLINE = 180.0  # seconds; below the broker's visibility timeout, above what a step's own time-outs add up to
 UNEXPECTED_RETRY = timedelta(minutes=5)  # after a fault of ours; the log has the traceback
 
 
