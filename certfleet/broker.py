@@ -30,6 +30,9 @@ def install_queue(zone: str | None) -> str:
 def broker_url(settings: Settings) -> str:
     """The URL for kombu, which spells a unix socket its own way. Holds the password: never log it."""
     url = redis_url(settings)
+    if url.startswith("rediss://") and "ssl_cert_reqs=" not in url:
+        # kombu takes a rediss:// URL without this for a wish not to verify the server; redis-py verifies it.
+        url += ("&" if "?" in url else "?") + "ssl_cert_reqs=required"
     return "redis+socket://" + url.removeprefix("unix://") if url.startswith("unix://") else url
 
 

@@ -11,15 +11,17 @@ Every method checks what it is given and raises UsageError with one sentence bef
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from certfleet.acme_ca.presets import resolve_ca
 from certfleet.broker import EXCHANGE, TASKS, broker_configuration
 from certfleet.errors import UsageError
-from certfleet.identifiers import normalise_all, require_public
+from certfleet.identifiers import normalise, normalise_all
 from certfleet.inventory import check_name
 from certfleet.journal import Entry
 from certfleet.lifecycle.fleet import Fleet, open_fleet
@@ -27,12 +29,15 @@ from certfleet.lifecycle.ordering import make_order
 from certfleet.lifecycle.records import check_member, host_member, order_member
 from certfleet.models import App, Host, Installation, utcnow
 from certfleet.overview import Overview, State, overview
-from certfleet.properties import check_property, effective
+from certfleet.properties import check_property, effective, require_usable
 from certfleet.settings import Settings, load_settings
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)  # due at once, before everything that is merely due
+PATIENCE = 3.0  # seconds that a person waits for Redis: a restart takes a second or two
 LOOK = 0.05  # seconds between two looks of `wait`
-PAGE = 500  # apps put together at once by `overviews`
+PAGE = 500  # apps put together at once
+AT_ONCE = 50  # questions to Redis under way; below the store's connections
+HINTED = 100  # members that workers are told of at once; a tick finds more within a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +59,11 @@ class Client:
     async def add_host(self, host: Host) -> None:
         """Add a host. Raises UsageError."""
         check_name("host", host.name)
-        if not host.root.startswith("/") or ".." in host.root.split("/"):
-            raise UsageError("root", host.root, "is not an absolute path")
+        # It becomes a line of the web server's configuration: nothing that means something there.
+        if not re.fullmatch(r"/[A-Za-z0-9._/@+-]*", host.root) or ".." in host.root.split("/"):
+            wanted = "is not an absolute path of letters, digits and . _ - + @: give one such as /var/lib/certificates"
+            raise UsageError("root", host.root, wanted)
+        _check_address(host.address)
         await self._fleet.inventory.add_host(host)
         await self._fleet.journal.write(host.name, "host added", f"driver {host.driver}, preset {host.preset}")
 
@@ -80,10 +88,11 @@ class Client:
     ) -> App:
         """Add an app, not enabled yet. Raises UsageError."""
         check_name("app", name)
+        names = normalise_all(domains)
         app = App(
             name=name,
-            identifiers=normalise_all(list(domains)),
-            shown=tuple(domain.strip() for domain in domains),
+            identifiers=tuple(names),
+            shown=tuple(names.values()),
             hosts=tuple(dict.fromkeys(hosts)),
             properties={key: check_property(key, value) for key, value in (properties or {}).items()},
         )
@@ -99,8 +108,8 @@ class Client:
         before = await self._fleet.inventory.app(name)
         app = before
         if domains is not None:
-            shown = tuple(domain.strip() for domain in domains)
-            app = replace(app, identifiers=normalise_all(list(domains)), shown=shown)
+            names = normalise_all(domains)
+            app = replace(app, identifiers=tuple(names), shown=tuple(names.values()))
         if hosts is not None:
             app = replace(app, hosts=tuple(dict.fromkeys(hosts)))
         if app == before:
@@ -108,8 +117,7 @@ class Client:
         await self._acceptable(app)
         await self._fleet.inventory.save_app(app, before)
         await self._fleet.journal.write(name, "changed", f"{', '.join(app.shown)} on {', '.join(app.hosts)}")
-        if app.enabled:
-            await self._due("check", [name])
+        await self._look_again([app])
         return Done(changed=True, sentence=f"{name}: changed")
 
     async def remove_app(self, name: str) -> None:
@@ -131,42 +139,51 @@ class Client:
 
     async def _acceptable(self, app: App) -> None:
         """Raises UsageError for what no CA or host could make good."""
-        if not app.hosts:
-            raise UsageError("host", None, f"app {app.name} needs at least one: --host web1")
         known = {host.name for host in await self._fleet.inventory.hosts()}
         for host in app.hosts:
             if host not in known:
                 raise UsageError("host", host, f"is not known: `certfleet host add {host}` first")
-        properties = effective(app.properties, await self._fleet.inventory.properties())
-        if not properties["email"]:
-            wanted = f"app {app.name} has none: give --email ops@example.com, or `certfleet set email=ops@example.com`"
-            raise UsageError("email", None, wanted)
-        ca = resolve_ca(properties["ca"], bundle=properties["ca-bundle"] or None)
-        for name, shown in zip(app.identifiers, app.shown, strict=False):
-            if name.startswith("*.") and properties["challenge"] == "http-01":
-                raise UsageError("domain", shown, "is a wildcard, which http-01 cannot prove: name each host instead")
-            if ca.public:
-                require_public(name, shown)
+        require_usable(app, effective(app.properties, await self._fleet.inventory.properties()))
 
     # --- properties --------------------------------------------------------------------------------
 
     async def set_property(self, name: str, value: str, app: str | None = None) -> None:
-        """Set a property on an app or globally; an empty value takes it away. Raises UsageError."""
-        kept = check_property(name, value) if value else ""
-        if not value:
-            check_property(name, "") if name == "ca-bundle" else None
+        """Set one property, as `set_properties` does."""
+        await self.set_properties({name: value}, app)
+
+    async def set_properties(self, values: Mapping[str, str], app: str | None = None) -> int:
+        """Set properties on an app or globally, all or none; an empty value takes one away. Raises UsageError.
+
+        The answer: how many enabled apps this is for; they are looked at now.
+        """
+        kept = {name: check_property(name, value) for name, value in values.items()}
         if app is None:
-            await self._fleet.inventory.set_property(name, kept)
-            await self._fleet.journal.write("", "property set", name)
-            return
+            return await self._set_for_all(kept)
         before = await self._fleet.inventory.app(app)
-        properties = {key: old for key, old in before.properties.items() if key != name}
-        changed = replace(before, properties=properties | ({name: kept} if kept else {}))
+        properties = before.properties | kept
+        changed = replace(before, properties={name: value for name, value in properties.items() if value})
+        if changed == before:
+            return 0
         await self._acceptable(changed)
         await self._fleet.inventory.save_app(changed, before)
-        await self._fleet.journal.write(app, "property set", name)
-        if changed.enabled:
-            await self._due("check", [app])
+        await self._fleet.journal.write(app, "property set", ", ".join(values))
+        return await self._look_again([changed])
+
+    async def _set_for_all(self, kept: dict[str, str]) -> int:
+        """Globally: refused when an enabled app could not go on with it."""
+        before = await self._fleet.inventory.properties()
+        if all(before.get(name, "") == value for name, value in kept.items()):
+            return 0
+        after = before | kept
+        async for app in self._fleet.inventory.apps():
+            if app.enabled and not kept.keys() <= app.properties.keys():
+                _go_on(app, after)
+        await self._fleet.inventory.set_properties(kept)
+        await self._fleet.journal.write("", "property set", ", ".join(kept))
+        count = 0
+        async for page in self._pages():
+            count += await self._look_again([app for app in page if not kept.keys() <= app.properties.keys()])
+        return count
 
     async def properties(self, app: str | None = None) -> dict[str, str]:
         """Every property's value, as it holds for an app or globally. Raises UnknownName."""
@@ -180,10 +197,12 @@ class Client:
         app = await self._fleet.inventory.app(name)
         await self._acceptable(app)
         if app.enabled:
-            return Done(changed=False, sentence=f"{name}: is enabled already; {await self._standing(app)}")
+            return Done(
+                changed=False, sentence=f"{name}: is enabled already; {_standing((await self._views([app]))[0])}"
+            )
         await self._fleet.inventory.save_app(replace(app, enabled=True), app)
         await self._fleet.journal.write(name, "enabled")
-        await self._due("check", [name])
+        await self._look_again([replace(app, enabled=True)])
         return Done(changed=True, sentence=f"{name}: enabled, the certificate is being ordered")
 
     async def disable(self, name: str) -> Done:
@@ -193,67 +212,87 @@ class Client:
             return Done(changed=False, sentence=f"{name}: is not enabled")
         await self._fleet.inventory.save_app(replace(app, enabled=False), app)
         await self._fleet.agenda.drop(check_member(name))
+        if await self._fleet.records.order(name) is not None:
+            await self._due("order", [name])  # the machine gives it up as soon as it sees that nobody wants it
         await self._fleet.journal.write(name, "disabled")
         return Done(changed=True, sentence=f"{name}: disabled; its certificate stays installed and is not renewed")
 
     async def renew(self, names: Sequence[str], *, force: bool = False) -> list[Done]:
         """Look at apps now (none named: all); with `force`, order even what is not due. Raises UnknownName."""
-        apps = [await self._fleet.inventory.app(name) for name in names]
-        if not names:
-            apps = [app async for app in self._fleet.inventory.apps() if app.enabled]
-        answers, due, ordered = [], [], []
-        for app in apps:
-            if not app.enabled:
-                answers.append(
-                    Done(changed=False, sentence=f"{app.name}: is not enabled: `certfleet enable {app.name}`")
-                )
-                continue
-            if force:
-                await self._order_now(app)
-                ordered.append(app.name)
-                answers.append(Done(changed=True, sentence=f"{app.name}: a new certificate is being ordered"))
+        answers: list[Done] = []
+        async for page in self._pages(names):
+            asked = page if names else [app for app in page if app.enabled]
+            standing = {app.name: _standing(view) for app, view in zip(asked, await self._views(asked), strict=True)}
+            for app in asked:
+                if not app.enabled:
+                    sentence = f"{app.name}: is not enabled: `certfleet enable {app.name}`"
+                elif force:
+                    await self._order_now(app)
+                    sentence = f"{app.name}: a new certificate is being ordered"
+                else:
+                    sentence = f"{app.name}: is being looked at; {standing[app.name]}"
+                answers.append(Done(changed=app.enabled, sentence=sentence))
+            if names:  # a person who names an app has mended something: no back-off is waited for
+                await self._look_again(asked)
             else:
-                due.append(app.name)
-                answers.append(
-                    Done(changed=True, sentence=f"{app.name}: is being looked at; {await self._standing(app)}")
-                )
-        await self._due("check", due)
-        await self._due("order", ordered)
+                await self._due("check", [app.name for app in asked])
         return answers
+
+    async def _look_again(self, apps: Sequence[App]) -> int:
+        """Check the enabled ones of these apps now, and try now what failed; how many these are."""
+        names = [app.name for app in apps if app.enabled]
+        orders = await self._fleet.records.orders(names)
+        for installations in (await self._fleet.records.installations_of(names)).values():
+            for installation in installations.values():
+                if installation.retry_at is not None:
+                    await self._fleet.records.want(replace(installation, retry_at=None, error=None))
+        for name in orders:
+            await self._forgive(name)
+        await self._due("check", names)
+        await self._due("order", list(orders))
+        return len(names)
+
+    async def _forgive(self, name: str) -> None:
+        """Take the back-off and its error from an order, unless a worker is at it just now."""
+        claim = await self._fleet.agenda.claim(order_member(name))
+        if claim is None:
+            return
+        order = await self._fleet.records.order(name)
+        if order is not None and order.retry_at is not None:
+            await self._fleet.records.save_order(claim, replace(order, retry_at=None, error=None))
+        await self._fleet.agenda.finish(claim, LONG_AGO)
 
     async def _order_now(self, app: App) -> None:
         properties = effective(app.properties, await self._fleet.inventory.properties())
         await make_order(self._fleet, app, properties, "forced", utcnow())
 
-    async def _standing(self, app: App) -> str:
-        view = (await self._views([app]))[0]
-        if view.error:
-            return f"it is {view.state}: {view.error}"
-        if view.renew_at and view.state is State.SERVED:
-            return f"its certificate is served and is renewed on {view.renew_at:%Y-%m-%d %H:%M} UTC"
-        return f"it is {view.state}"
-
     async def _due(self, kind: str, names: Sequence[str]) -> None:
         """Put members on the agenda as due, and send workers a hint so that nobody waits for the next tick."""
-        for name in names:
-            await self._fleet.agenda.schedule(f"{kind}:{name}", LONG_AGO)
-        if names:
+        for start in range(0, len(names), AT_ONCE):
+            members = [f"{kind}:{name}" for name in names[start : start + AT_ONCE]]
+            await asyncio.gather(*(self._fleet.agenda.schedule(member, LONG_AGO) for member in members))
+        if 0 < len(names) <= HINTED:
             await asyncio.to_thread(_hint, self._fleet.settings, kind, list(names))
 
     # --- looking -----------------------------------------------------------------------------------
 
     async def overviews(self, names: Sequence[str] = ()) -> AsyncIterator[Overview]:
         """The named apps, or all by name. Raises UnknownName."""
+        async for page in self._pages(names):
+            for view in await self._views(page):
+                yield view
+
+    async def _pages(self, names: Sequence[str] = ()) -> AsyncIterator[list[App]]:
+        """The named apps at once, or all by name, a page at a time. Raises UnknownName."""
         page: list[App] = [await self._fleet.inventory.app(name) for name in names]
         if not names:
             async for app in self._fleet.inventory.apps():
                 page.append(app)
                 if len(page) == PAGE:
-                    for view in await self._views(page):
-                        yield view
+                    yield page
                     page = []
-        for view in await self._views(page):
-            yield view
+        if page:
+            yield page
 
     async def _views(self, apps: Sequence[App]) -> list[Overview]:
         names = [app.name for app in apps]
@@ -305,12 +344,40 @@ class Client:
             await asyncio.sleep(LOOK)
 
 
+def _check_address(address: str) -> None:
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(address)
+        return
+    try:
+        normalise(f"{address}.invalid")  # a host name may be a single label here
+    except UsageError:
+        raise UsageError("address", address, "is neither an IP address nor a host name") from None
+
+
+def _go_on(app: App, everywhere: Mapping[str, str]) -> None:
+    try:
+        require_usable(app, effective(app.properties, everywhere))
+    except UsageError as error:
+        wanted = f"enabled app {app.name} could not go on: {error}"
+        raise UsageError(error.field, None, wanted) from None
+
+
+def _standing(view: Overview) -> str:
+    if view.error:
+        return f"it is {view.state}: {view.error}"
+    if view.renew_at and view.state is State.SERVED:
+        return f"its certificate is served and is renewed on {view.renew_at:%Y-%m-%d %H:%M} UTC"
+    return f"it is {view.state}"
+
+
 def _hint(settings: Settings, kind: str, names: list[str]) -> None:
     """Send one message per batch. A message is only a hint: without it the next tick finds the same."""
     from celery import Celery  # noqa: PLC0415  170 ms of imports that a quick `ls` does not need
+    from kombu.exceptions import OperationalError  # noqa: PLC0415
 
     task, argument, queue = TASKS[kind]
-    with Celery("certfleet", set_as_current=False) as app:
+    # Redis going away just now harms nothing: the agenda has them.
+    with contextlib.suppress(OperationalError), Celery("certfleet", set_as_current=False) as app:
         app.conf.update(broker_configuration(settings))
         for start in range(0, len(names), settings.batch):
             message = dict.fromkeys(names[start : start + settings.batch], 0)
@@ -320,5 +387,5 @@ def _hint(settings: Settings, kind: str, names: list[str]) -> None:
 @asynccontextmanager
 async def open_client(settings: Settings | None = None) -> AsyncIterator[Client]:
     """A client on this machine's settings. Raises ConfigurationError, RedisUnavailable."""
-    async with open_fleet(settings or load_settings()) as fleet:
+    async with open_fleet(settings or load_settings(), PATIENCE) as fleet:
         yield Client(fleet)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from functools import cache
 
 import idna
@@ -24,21 +25,25 @@ def normalise(name: str) -> str:
         raise UsageError("domain", name, "is an IP address: give a DNS name")
     wildcard, bare = (True, text[2:]) if text.startswith("*.") else (False, text)
     try:
-        ascii_name = idna.encode(bare.rstrip("."), uts46=True).decode().lower()
+        ascii_name = idna.encode(bare.removesuffix("."), uts46=True).decode().lower()
     except (idna.IDNAError, UnicodeError):
         raise UsageError("domain", name, wanted) from None
     labels = ascii_name.split(".")
     length = len(ascii_name) + 2 * wildcard
-    if len(labels) < 2 or length > MAXIMUM_LENGTH or not all(LABEL.fullmatch(label) for label in labels):  # noqa: PLR2004  a bare TLD is no host
+    fits = length <= MAXIMUM_LENGTH and all(LABEL.fullmatch(label) for label in labels)
+    # A bare top-level domain is no host; one of digits alone is an address that somebody mistyped (RFC 3696 §2).
+    if not fits or len(labels) < 2 or labels[-1].isdecimal():  # noqa: PLR2004
         raise UsageError("domain", name, wanted)
     return f"*.{ascii_name}" if wildcard else ascii_name
 
 
-def normalise_all(names: list[str]) -> tuple[str, ...]:
-    """Every name normalised, in the order given, each once. Raises UsageError."""
+def normalise_all(names: Sequence[str]) -> dict[str, str]:
+    """Every name normalised, in the order given, each once -> the name as it was typed. Raises UsageError."""
     if not names:
         raise UsageError("domain", None, "an app needs at least one: --domain blog.example.com")
-    unique = tuple(dict.fromkeys(normalise(name) for name in names))
+    unique: dict[str, str] = {}
+    for name in names:
+        unique.setdefault(normalise(name), name.strip())
     if len(unique) > MAXIMUM_NAMES:
         raise UsageError("domain", len(unique), f"names are too many for one certificate: at most {MAXIMUM_NAMES}")
     return unique

@@ -10,7 +10,8 @@ properties    hash        the global properties
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any
 
 from certfleet.errors import UnknownName, UsageError
 from certfleet.models import App, Host, dump, load
@@ -59,21 +60,30 @@ class Inventory:
         """Raises UsageError when there is one of this name."""
         if not await self._redis.set(self._store.key("app", app.name), dump(app), nx=True):
             raise UsageError("app", app.name, "is there already: choose another name, or `certfleet app rm` it first")
-        await self._index(app)
+        pipe = self._redis.pipeline()
+        self._index(pipe, app)
+        await pipe.execute()
 
     async def save_app(self, app: App, before: App) -> None:
-        """Replace an app's record."""
-        await self._redis.set(self._store.key("app", app.name), dump(app))
-        for host in set(before.hosts) - set(app.hosts):
-            await self._redis.srem(self._store.key("hosted", host), app.name)
-        await self._index(app)
+        """Replace an app's record. Raises UsageError when it is not as it was before: somebody else changed it."""
+        key = self._store.key("app", app.name)
 
-    async def _index(self, app: App) -> None:
-        pipe = self._redis.pipeline()
+        async def change(pipe: Any) -> None:
+            text = await pipe.get(key)
+            pipe.multi()
+            if text is None or load(App, text) != before:
+                raise UsageError("app", app.name, "was changed by somebody else just now: look at it, and ask again")
+            pipe.set(key, dump(app))
+            for host in set(before.hosts) - set(app.hosts):
+                pipe.srem(self._store.key("hosted", host), app.name)
+            self._index(pipe, app)
+
+        await self._redis.transaction(change, key)
+
+    def _index(self, pipe: Any, app: App) -> None:
         pipe.zadd(self._store.key("apps"), {app.name: 0})
         for host in app.hosts:
             pipe.sadd(self._store.key("hosted", host), app.name)
-        await pipe.execute()
 
     async def remove_app(self, app: App) -> None:
         """Forget an app; its files on hosts stay."""
@@ -116,7 +126,13 @@ class Inventory:
         """The global ones that are set."""
         return dict(await self._redis.hgetall(self._store.key("properties")))
 
-    async def set_property(self, name: str, value: str) -> None:
-        """Globally; checked by the caller. An empty value takes it away."""
+    async def set_properties(self, values: Mapping[str, str]) -> None:
+        """Globally and all at once; checked by the caller. An empty value takes one away."""
         key = self._store.key("properties")
-        await (self._redis.hset(key, name, value) if value else self._redis.hdel(key, name))
+        pipe = self._redis.pipeline()
+        for name, value in values.items():
+            if value:
+                pipe.hset(key, name, value)
+            else:
+                pipe.hdel(key, name)
+        await pipe.execute()

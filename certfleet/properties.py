@@ -10,8 +10,10 @@ from datetime import timedelta
 
 from cryptography import x509
 
+from certfleet.acme_ca.presets import presets, resolve_ca
 from certfleet.errors import UsageError
-from certfleet.models import KeyType
+from certfleet.identifiers import normalise, require_public
+from certfleet.models import App, KeyType
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ def _one_of(*values: str) -> Callable[[str, str], str]:
 
 
 def _port(name: str, value: str) -> str:
-    if not value.isdecimal() or not 0 < int(value) < 65536:  # noqa: PLR2004  16 bits
+    if not re.fullmatch(r"[0-9]{1,5}", value) or not 0 < int(value) < 65536:  # noqa: PLR2004  16 bits
         raise UsageError(name, value, "is not a port: give a number from 1 to 65535")
     return str(int(value))
 
@@ -47,23 +49,27 @@ def _address(name: str, value: str) -> str:
 
 
 def _email(name: str, value: str) -> str:
-    # What a CA can check by itself: one @, no blanks, a dotted domain (RFC 8555 §7.3 leaves the rest to it).
-    if not re.fullmatch(r"[^@\s,;<>\"]+@[^@\s,;<>\"]+\.[^@\s,;<>\".]+", value):
-        raise UsageError(name, value, "is not an e-mail address: give one such as ops@example.com")
+    # One address that stands in a mailto: URL as it is, without header fields (RFC 8555 §7.3, RFC 6068 §2).
+    local, at, domain = value.rpartition("@")
+    wanted = "is not an e-mail address: give one such as ops@example.com"
+    if not at or not re.fullmatch(r"[A-Za-z0-9.!#$&'*+/=^_`{|}~-]{1,64}", local) or domain.endswith("."):
+        raise UsageError(name, value, wanted)
+    try:
+        normalise(domain)
+    except UsageError:
+        raise UsageError(name, value, wanted) from None
+    if domain.startswith("*") or domain != domain.strip():
+        raise UsageError(name, value, wanted)
     return value
 
 
 def _ca(name: str, value: str) -> str:
-    from certfleet.acme_ca.presets import resolve_ca  # noqa: PLC0415  a quick `ls` does not need it
-
     resolve_ca(value)
     del name
     return value
 
 
 def _pem(name: str, value: str) -> str:
-    if not value:
-        return value
     try:
         certificates = x509.load_pem_x509_certificates(value.encode())
     except ValueError:
@@ -85,7 +91,7 @@ def parse_grace(value: str, field: str = "graceperiod") -> timedelta | None:
     """Time left at which a certificate is renewed; None for "auto". Raises UsageError."""
     if value == "auto":
         return None
-    found = re.fullmatch(r"(\d{1,7})([smhd])", value)
+    found = re.fullmatch(r"([0-9]{1,7})([smhd])", value)
     if not found or int(found[1]) == 0:
         raise UsageError(field, value, "is not a length of time: give one such as 30d, 12h, 90s, or auto")
     return timedelta(seconds=int(found[1]) * UNITS[found[2]])
@@ -109,13 +115,40 @@ PROPERTIES: dict[str, Property] = {
 }
 
 
+def is_preset(ca: str) -> bool:
+    """Whether this is a CA that everybody's trust store knows: a preset by name or URL."""
+    return ca in presets() or any(ca == preset.directory for preset in presets().values())
+
+
 def check_property(name: str, value: str) -> str:
-    """The value as it is kept. Raises UsageError for an unknown property or a value it cannot take."""
+    """The value as it is kept; empty takes it away. Raises UsageError for an unknown property or a bad value."""
     if name not in PROPERTIES:
         raise UsageError("property", name, f"is not one of {', '.join(PROPERTIES)}")
-    return PROPERTIES[name].check(name, value)
+    return PROPERTIES[name].check(name, value) if value else ""
 
 
 def effective(app: Mapping[str, str], everywhere: Mapping[str, str]) -> dict[str, str]:
-    """Every property's value for one app."""
-    return {name: app.get(name) or everywhere.get(name) or p.default for name, p in PROPERTIES.items()}
+    """Every property's value for one app. A bundle for all apps is not for those at a CA that is publicly known."""
+    values = {name: app.get(name) or everywhere.get(name) or p.default for name, p in PROPERTIES.items()}
+    if not app.get("ca-bundle") and is_preset(values["ca"]):
+        values["ca-bundle"] = ""
+    return values
+
+
+def require_usable(app: App, values: Mapping[str, str]) -> None:
+    """Raise UsageError for an app that no CA could make good; `values` are its effective properties."""
+    if not app.hosts:
+        raise UsageError("host", None, f"app {app.name} needs at least one: --host web1")
+    if not values["email"]:
+        wanted = f"app {app.name} has none: give --email ops@example.com, or `certfleet set email=ops@example.com`"
+        raise UsageError("email", None, wanted)
+    ca = resolve_ca(values["ca"], bundle=values["ca-bundle"] or None)
+    if ca.bundle and is_preset(values["ca"]):
+        raise UsageError("ca-bundle", None, f"{values['ca']} needs none: give the URL of the private CA with --ca too")
+    if ca.public and values["http-port"] != "80":
+        raise UsageError("http-port", values["http-port"], f"is for private CAs: {values['ca']} validates on port 80")
+    for name, shown in zip(app.identifiers, app.shown or app.identifiers, strict=True):
+        if name.startswith("*.") and values["challenge"] == "http-01":
+            raise UsageError("domain", shown, "is a wildcard, which http-01 cannot prove: name each host instead")
+        if ca.public:
+            require_public(name, shown)

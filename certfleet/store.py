@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import BusyLoadingError
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -25,6 +26,7 @@ SOCKET_TIMEOUT = 10.0  # seconds; longer than any script of ours runs
 CONNECT_TIMEOUT = 5.0  # seconds
 CONNECTIONS = 64  # per process; a command takes a fraction of a millisecond
 POOL_TIMEOUT = 30.0  # seconds that a command may wait for a connection
+PATIENCE = 10.0  # seconds that a process waits for Redis at its start; a command that a person types waits less
 # A restart of Redis takes a second or two; commands that redis-py may repeat wait it out (about 6 s in all).
 RETRY = Retry(
     ExponentialBackoff(cap=2.0, base=0.05),
@@ -38,6 +40,10 @@ def redis_url(settings: Settings) -> str:
     if settings.redis_url is not None:
         return settings.redis_url.get_secret_value()
     return f"unix://{settings.redis_socket}"
+
+
+AT_ONCE = Retry(NoBackoff(), 0)
+LOOK_AGAIN = 0.1  # seconds between two looks whether Redis answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,26 +75,56 @@ class Script:
 
 
 @asynccontextmanager
-async def open_store(settings: Settings) -> AsyncIterator[Store]:
-    """A connection pool for one event loop. Raises RedisUnavailable when nothing answers."""
-    # Blocking: a burst of steps waits for a connection instead of failing for want of one.
-    pool = redis.asyncio.BlockingConnectionPool.from_url(
-        redis_url(settings),
-        decode_responses=True,
-        socket_timeout=SOCKET_TIMEOUT,
-        socket_connect_timeout=CONNECT_TIMEOUT,
-        retry=RETRY,
-        max_connections=CONNECTIONS,
-        timeout=POOL_TIMEOUT,
-    )
+async def open_store(settings: Settings, patience: float = PATIENCE) -> AsyncIterator[Store]:
+    """A connection pool for one event loop. Raises RedisUnavailable when nothing answers in `patience` seconds."""
+    pool = _pool(settings)
     client = redis.asyncio.Redis.from_pool(pool)
     try:
-        try:
-            await client.ping()
-        except (OSError, redis.exceptions.RedisError) as error:
-            where = "CERTFLEET_REDIS_URL" if settings.redis_url else f"the embedded Redis in {settings.redis_directory}"
-            message = f"Redis does not answer ({where}): {type(error).__name__}; is `certfleet up` running?"
-            raise RedisUnavailable(message) from error
+        await _answering(client, settings, patience)
+        client.set_retry(RETRY)
         yield Store(client, settings.prefix)
     finally:
         await client.aclose()
+
+
+def _pool(settings: Settings) -> redis.asyncio.BlockingConnectionPool:
+    try:
+        # Blocking: a burst of steps waits for a connection instead of failing for want of one.
+        return redis.asyncio.BlockingConnectionPool.from_url(
+            redis_url(settings),
+            decode_responses=True,
+            socket_timeout=SOCKET_TIMEOUT,
+            socket_connect_timeout=CONNECT_TIMEOUT,
+            retry=AT_ONCE,
+            max_connections=CONNECTIONS,
+            timeout=POOL_TIMEOUT,
+        )
+    except ValueError as error:
+        raise RedisUnavailable(f"CERTFLEET_REDIS_URL cannot be used: {error}") from error
+
+
+async def _answering(client: Any, settings: Settings, patience: float) -> None:
+    """Return when Redis answers. Raises RedisUnavailable."""
+    deadline = asyncio.get_running_loop().time() + patience
+    while True:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await client.ping()
+        except TypeError as error:  # redis-py hands every option of the URL to the connection's own arguments
+            raise RedisUnavailable(f"CERTFLEET_REDIS_URL has an option that does not fit: {error}") from error
+        except (AuthenticationError, ResponseError) as error:
+            message = f"Redis refuses us: {str(error).rstrip('.')}; check user and password in CERTFLEET_REDIS_URL"
+            raise RedisUnavailable(message) from error
+        except (OSError, RedisError) as error:
+            if asyncio.get_running_loop().time() + LOOK_AGAIN > deadline:
+                raise RedisUnavailable(_silence(settings, error)) from error
+        else:
+            return
+        await asyncio.sleep(LOOK_AGAIN)
+
+
+def _silence(settings: Settings, error: Exception) -> str:
+    if settings.redis_url is None:
+        return f"Redis does not answer (the embedded one in {settings.redis_directory}): is `certfleet up` running?"
+    reason = str(error) or type(error).__name__  # redis-py names host and port there, never the password
+    return f"Redis does not answer (CERTFLEET_REDIS_URL): {reason}"

@@ -8,6 +8,7 @@ sealed a moment ago.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -49,22 +50,40 @@ def add_key(settings: Settings) -> Path:
 
 
 def _write(path: Path, keys: list[str], *, replace: bool) -> None:
+    try:
+        _write_whole(path, keys, replace=replace)
+    except OSError as error:
+        raise ConfigurationError(f"the vault's key file {path} cannot be written: {error.strerror}") from error
+
+
+def _write_whole(path: Path, keys: list[str], *, replace: bool) -> None:
     # Complete and 0600 from the moment it has its name: a crash leaves the old file or the new one.
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write("\n".join(keys) + "\n")
+            if replace and os.geteuid() == 0:  # the workers' user has to go on reading it
+                owner = path.stat()
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
             file.flush()
             os.fsync(file.fileno())
         if replace:
             Path(temporary).replace(path)
         else:
-            try:
+            with contextlib.suppress(FileExistsError):  # another process was first: its key is the key
                 os.link(temporary, path)
-            except FileExistsError:  # another process was first: its key is the key
-                return
     finally:
         Path(temporary).unlink(missing_ok=True)
+    _keep_name(path.parent)
+
+
+def _keep_name(directory: Path) -> None:
+    """Let the file's name outlive a power cut: what is sealed with a lost key is lost."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _read(path: Path) -> list[str]:
@@ -72,6 +91,10 @@ def _read(path: Path) -> list[str]:
         lines = path.read_text().split()
     except OSError as error:
         raise ConfigurationError(f"the vault's key file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ConfigurationError(
+            f"the vault's key file {path} is not text: put the key back from your backup"
+        ) from None
     if not lines:
         raise ConfigurationError(f"the vault's key file {path} is empty: put the key back from your backup")
     return lines

@@ -14,20 +14,41 @@ app = typer.Typer(
     help="Apps: names that share a certificate, and their hosts.", no_args_is_help=True, rich_markup_mode=None
 )
 
-AppName = Annotated[str, typer.Argument(metavar="APP")]
+AppName = Annotated[str, typer.Argument(metavar="APP", help="The app's name: up to 63 of a-z, 0-9 and -.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 
 
 @app.command()
 def add(
     name: AppName,
-    domain: Annotated[list[str] | None, typer.Option("--domain", help="A DNS name; once for each.")] = None,
-    host: Annotated[list[str] | None, typer.Option("--host", help="A host that serves the app; once for each.")] = None,
-    email: Annotated[str | None, typer.Option("--email", help="Contact of the ACME account.")] = None,
-    ca: Annotated[str | None, typer.Option("--ca", help="letsencrypt (default), letsencrypt-staging or a URL.")] = None,
-    ca_bundle: Annotated[str | None, typer.Option("--ca-bundle", metavar="FILE", help="Roots of a private CA.")] = None,
+    domain: Annotated[
+        list[str] | None,
+        typer.Option("--domain", metavar="NAME", help="A DNS name of the app; give it once for each name."),
+    ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option("--host", metavar="HOST", help="A host that serves it (`host add`); once for each."),
+    ] = None,
+    email: Annotated[
+        str | None,
+        typer.Option("--email", metavar="ADDRESS", help="Contact of the CA's account; may be set for all apps."),
+    ] = None,
+    ca: Annotated[
+        str | None,
+        typer.Option(
+            "--ca", metavar="CA", help="letsencrypt (the default), letsencrypt-staging, or an https directory URL."
+        ),
+    ] = None,
+    ca_bundle: Annotated[
+        str | None, typer.Option("--ca-bundle", metavar="FILE", help="PEM file with the roots of a private CA.")
+    ] = None,
 ) -> None:
-    """Add an app; `certfleet enable` then takes care of it."""
+    """Add an app; nothing is ordered yet.
+
+    \b
+    certfleet app add blog --domain blog.example.com --host web1 --email ops@example.com
+    certfleet enable blog
+    """  # noqa: D301  the character that tells click to keep the lines
     given = {"email": email, "ca": ca, "ca-bundle": read_bundle(ca_bundle) if ca_bundle is not None else None}
     properties = {key: value for key, value in given.items() if value is not None}
     added = ask(lambda client: client.add_app(name, domain or [], host or [], properties))
@@ -39,10 +60,19 @@ def add(
 @app.command()
 def change(
     name: AppName,
-    domain: Annotated[list[str] | None, typer.Option("--domain", help="All its names from now on.")] = None,
-    host: Annotated[list[str] | None, typer.Option("--host", help="All its hosts from now on.")] = None,
+    domain: Annotated[
+        list[str] | None,
+        typer.Option("--domain", metavar="NAME", help="All its names from now on; once for each."),
+    ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option("--host", metavar="HOST", help="All its hosts from now on; once for each."),
+    ] = None,
 ) -> None:
-    """Replace an app's names or hosts; new names get a new certificate."""
+    """Replace an app's names or hosts.
+
+    Changed names get a new certificate; the old one is served until then.
+    """
     typer.echo(ask(lambda client: client.change_app(name, domains=domain, hosts=host)).sentence)
 
 
@@ -59,7 +89,7 @@ def list_apps(as_json: AsJSON = False) -> None:
 
 @app.command()
 def show(name: AppName, as_json: AsJSON = False) -> None:
-    """Show what an app is set to; `certfleet info` shows how it is."""
+    """Show how an app is set up (`info`: how it is)."""
     found = ask(lambda client: client.app(name))
     if as_json:
         print_json(app=found)
@@ -75,6 +105,9 @@ def show(name: AppName, as_json: AsJSON = False) -> None:
 
 @app.command("rm")
 def remove(name: AppName) -> None:
-    """Forget an app; its files stay on its hosts and are served on."""
+    """Forget an app; its files stay on its hosts.
+
+    Its web servers go on serving the certificate until it expires.
+    """
     ask(lambda client: client.remove_app(name))
     typer.echo(f"{name}: removed; its files stay on its hosts")

@@ -17,17 +17,18 @@ if TYPE_CHECKING:
 
 HELP = """\
 
-Certificates for a fleet: ordered, installed on the hosts, served and renewed.
+Certificates for a fleet: ordered, installed, served and renewed.
 
 To begin on one machine:
 
 \b
-  certfleet up                                   start everything here (leave it running)
-  certfleet host add web1                        this machine, with its nginx
-  certfleet app add blog --domain blog.example.com --host web1 --email ops@example.com
-  certfleet snippet blog                         the lines for nginx; put them in, reload
-  certfleet enable blog --wait                   order, install, and see it served
-  certfleet ls                                   how all apps are
+  certfleet up                   start everything here; leave it running
+  certfleet host add web1        this machine, with its nginx
+  certfleet app add blog --domain blog.example.com \\
+      --host web1 --email ops@example.com
+  certfleet snippet blog         lines for nginx: put them in, reload it
+  certfleet enable blog --wait   order, install, and see it served
+  certfleet ls                   how all apps are
 """
 
 app = typer.Typer(
@@ -44,10 +45,10 @@ app.add_typer(machine.vault, name="vault")
 app.command()(machine.up)
 app.command()(machine.demo)
 
-Wait = Annotated[bool, typer.Option("--wait", help="Wait until it is served by every host.")]
-Timeout = Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait at most.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until every host serves the certificate.")]
+Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long --wait waits at most.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
-AppName = Annotated[str, typer.Argument(metavar="APP")]
+AppName = Annotated[str, typer.Argument(metavar="APP", help="The app's name.")]
 
 
 def _version(wanted: bool) -> None:
@@ -58,7 +59,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _everything(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     del version
 
@@ -68,9 +71,15 @@ def enable(
     app: AppName,
     wait: Wait = False,
     timeout: Timeout = 120,
-    adopt: Annotated[bool, typer.Option("--adopt", help="Take over what stands in the app's place on a host.")] = False,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Overwrite a certificate that certfleet did not install there.")
+    ] = False,
 ) -> None:
-    """Take care of an app from now on: order, install, renew."""
+    """Take care of an app from now on.
+
+    Its certificate is ordered, installed on its hosts, and renewed. Exit status 0: done, 1: failed,
+    2: wrong usage, 3: not served yet when --timeout was over.
+    """
     if adopt:
         ask(lambda client: client.set_property("adopt", "on", app))
     typer.echo(ask(lambda client: client.enable(app)).sentence)
@@ -80,35 +89,50 @@ def enable(
 
 @app.command()
 def disable(app: AppName) -> None:
-    """Leave an app alone from now on; its certificate stays installed."""
+    """Leave an app alone from now on.
+
+    Its certificate stays installed, and expires if nobody renews it.
+    """
     typer.echo(ask(lambda client: client.disable(app)).sentence)
 
 
 @app.command()
 def renew(
-    apps: Annotated[list[str] | None, typer.Argument(metavar="[APP]...", help="None: every enabled app.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Order even what is not due.")] = False,
+    apps: Annotated[list[str] | None, typer.Argument(metavar="APP", help="None: every enabled app.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Order a new certificate even if it is not due.")] = False,
     wait: Wait = False,
     timeout: Timeout = 120,
 ) -> None:
-    """Look at certificates now, and renew what is due."""
+    """Look at certificates now, and renew what is due.
+
+    What failed is tried again now for the apps that are named. Exit status as for `enable`.
+    """
     if force and not apps:
         raise_usage(
             "force", None, "name the apps: a new certificate for every app at once would use up the CA's limits"
         )
-    before = {view.name: view.generation for view in _views(apps or [])} if wait else {}
-    for done in ask(lambda client: client.renew(apps or [], force=force)):
-        typer.echo(done.sentence)
-    if wait:
-        _wait(apps or [], timeout, newer_than=before if force else {})
+    views = _views(apps or []) if wait else []
+    before = {view.name: view.generation for view in views if view.state != "disabled"}
+    answers = ask(lambda client: client.renew(apps or [], force=force))
+    for done in answers:
+        typer.echo(done.sentence, err=not done.changed)
+    if not answers:
+        typer.echo("No app is enabled: `certfleet enable --help`.")
+    if before:
+        _wait(list(before), timeout, newer_than=before if force else {})
+    if not all(done.changed for done in answers):
+        raise typer.Exit(int(Exit.FAILED))
 
 
 @app.command("ls")
 def ls(
-    apps: Annotated[list[str] | None, typer.Argument(metavar="[APP]...", help="None: all.")] = None,
+    apps: Annotated[list[str] | None, typer.Argument(metavar="APP", help="None: all.")] = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Show how apps are: state, hosts that serve the newest certificate, times."""
+    """Show how all apps are.
+
+    State, hosts that serve the newest certificate, times, and what is wrong.
+    """
     views = _views(apps or [])
     if as_json:
         print_json(apps=views)
@@ -120,7 +144,10 @@ def ls(
 
 @app.command()
 def info(app: AppName, as_json: AsJSON = False) -> None:
-    """Show everything about one app: certificate, hosts, properties, history."""
+    """Show everything about one app.
+
+    Its certificate, its hosts, its properties, and what happened last.
+    """
     view = _views([app])[0]
     installations = ask(lambda client: client.installations(app))
     properties = {k: v for k, v in ask(lambda client: client.properties(app)).items() if k != "ca-bundle"}
@@ -150,25 +177,40 @@ def info(app: AppName, as_json: AsJSON = False) -> None:
 
 @app.command("set")
 def set_properties(
-    settings: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...", help="An empty VALUE takes it away.")],
-    app: Annotated[str | None, typer.Option("--app", help="For this app; without it, for all.")] = None,
+    settings: Annotated[
+        list[str], typer.Argument(metavar="NAME=VALUE", help="One or more; an empty VALUE takes it away.")
+    ],
+    app: Annotated[str | None, typer.Option("--app", metavar="APP", help="For this app; without it, for all.")] = None,
 ) -> None:
-    """Set properties on an app, or for all apps: ca, email, key-type, graceperiod and others."""
-    pairs = []
+    """Set properties on an app, or for all apps.
+
+    All of them or none; `certfleet properties` lists them. The apps are looked at now.
+
+    \b
+    certfleet set email=ops@example.com ca=letsencrypt-staging
+    certfleet set --app blog key-type=rsa2048 graceperiod=30d
+    certfleet set ca=https://ca.example.internal/directory ca-bundle=/etc/ssl/roots.pem
+    """  # noqa: D301  the character that tells click to keep the lines
+    pairs = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
             raise_usage("property", setting, "is not NAME=VALUE, such as graceperiod=30d")
-        pairs.append((name, machine.read_bundle(value) if name == "ca-bundle" and value else value))
-    for name, value in pairs:
-        ask(lambda client, name=name, value=value: client.set_property(name, value, app))  # type: ignore[misc]
+        pairs[name] = machine.read_bundle(value) if name == "ca-bundle" and value else value
+    ask(lambda client: client.set_properties(pairs, app))
+    for name, value in pairs.items():
         shown = f"{value.count('BEGIN CERTIFICATE')} certificates" if name == "ca-bundle" and value else value
         typer.echo(f"{app or 'every app'}: {name} = {shown}" if value else f"{app or 'every app'}: {name} is not set")
 
 
 @app.command()
-def properties(app: Annotated[str | None, typer.Option("--app")] = None, as_json: AsJSON = False) -> None:
-    """Show every property, its value and its meaning."""
+def properties(
+    app: Annotated[
+        str | None, typer.Option("--app", metavar="APP", help="As they hold for this app; without it, for all.")
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Show every property, its value and meaning."""
     from certfleet.properties import PROPERTIES  # noqa: PLC0415  late, like every import of a command
 
     values = ask(lambda client: client.properties(app))
@@ -181,13 +223,21 @@ def properties(app: Annotated[str | None, typer.Option("--app")] = None, as_json
 
 @app.command()
 def snippet(
-    app: AppName, host: Annotated[str | None, typer.Option("--host", help="If it has several.")] = None
+    app: AppName,
+    host: Annotated[
+        str | None, typer.Option("--host", metavar="HOST", help="For this one of its hosts, if it has several.")
+    ] = None,
 ) -> None:
-    """Print the nginx lines for an app: challenges, certificate and key."""
+    """Print the nginx lines for an app.
+
+    The location for challenges, the certificate and its key; put them into its server blocks.
+    """
     from certfleet.install.snippet import snippet as lines  # noqa: PLC0415
     from certfleet.settings import load_settings  # noqa: PLC0415
 
     found = ask(lambda client: client.app(app))
+    if host is not None and host not in found.hosts:
+        raise_usage("host", host, f"does not serve {app}: it is on {', '.join(found.hosts)}")
     on = ask(lambda client: client.host(host or found.hosts[0]))
     settings = load_settings()
     typer.echo(lines(found, on, settings.responder_address, settings.responder_port), nl=False)

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from certfleet.cli.output import print_json, print_table
-from certfleet.cli.session import ask
+from certfleet.cli.session import ask, raise_usage
 from certfleet.models import Host
 
 app = typer.Typer(help="Hosts: the machines that serve apps.", no_args_is_help=True, rich_markup_mode=None)
 
-HostName = Annotated[str, typer.Argument(metavar="HOST")]
+HostName = Annotated[str, typer.Argument(metavar="HOST", help="The host's name: up to 63 of a-z, 0-9 and -.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 DEFAULT = Host("default")
 
@@ -21,21 +21,34 @@ DEFAULT = Host("default")
 @app.command()
 def add(
     name: HostName,
-    address: Annotated[str, typer.Option(help="Where its live endpoint is asked for certificates.")] = DEFAULT.address,
-    root: Annotated[str, typer.Option(help="The directory for certificates on the host.")] = DEFAULT.root,
-    test_command: Annotated[str, typer.Option(help="Instead of `nginx -t -q`.")] = "",
-    reload_command: Annotated[str, typer.Option(help="Instead of `nginx -s reload`.")] = "",
+    address: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where its web server is asked which certificate it serves.")
+    ] = DEFAULT.address,
+    root: Annotated[str, typer.Option(metavar="DIRECTORY", help="Where certificates and keys are put.")] = DEFAULT.root,
+    test_command: Annotated[
+        str, typer.Option(metavar="COMMAND", help="Tests its configuration, instead of `nginx -t -q`.")
+    ] = "",
+    reload_command: Annotated[
+        str, typer.Option(metavar="COMMAND", help="Reloads it, instead of `nginx -s reload`.")
+    ] = "",
 ) -> None:
     """Add this machine, with its nginx, as a host."""
     host = Host(
         name=name,
         address=address,
         root=root,
-        test_command=tuple(shlex.split(test_command)),
-        reload_command=tuple(shlex.split(reload_command)),
+        test_command=_words("test-command", test_command),
+        reload_command=_words("reload-command", reload_command),
     )
     ask(lambda client: client.add_host(host))
     typer.echo(f"{name}: added; certificates go to {root}")
+
+
+def _words(field: str, command: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(command))
+    except ValueError as error:
+        raise_usage(field, command, f"is not a command as a shell would read it ({error})")
 
 
 @app.command("list")

@@ -17,17 +17,26 @@ vault = typer.Typer(help="The keys that seal private keys at rest.", no_args_is_
 
 
 def up() -> None:
-    """Run everything on this machine: Redis, workers, beat, responder, Flower. Ctrl-C ends it."""
+    """Run everything on this machine.
+
+    Redis, workers, beat, the responder for challenges, and Flower; what dies is started again.
+    Ctrl-C ends it in order, a second one at once. Settings are CERTFLEET_* variables, or
+    certfleet.toml in the state directory (CERTFLEET_HOME).
+    """
     # The processes are beyond this package: they know it, it does not know them.
     os.execv(sys.executable, [sys.executable, "-m", "workers.stack"])  # noqa: S606
 
 
 def demo(
-    apps: Annotated[int, typer.Option("--apps", min=1, max=500, help="How many.")] = 12,
+    apps: Annotated[int, typer.Option("--apps", metavar="N", min=1, max=500, help="How many apps, 1 to 500.")] = 12,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON on standard output.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running until Ctrl-C.")] = False,
 ) -> None:
-    """Show the main job on real parts: a Pebble CA, an nginx and a fleet on this machine."""
+    """Show the main job on real parts.
+
+    A Pebble CA, an nginx and a fleet of its own run on this machine until it is over; nothing else
+    is touched.
+    """
     from certfleet.demo.story import tell  # noqa: PLC0415  the demo brings many imports
 
     complete = guarded(lambda: asyncio.run(tell(apps, as_json=as_json, keep=keep)))
@@ -37,7 +46,10 @@ def demo(
 
 @vault.command()
 def rotate() -> None:
-    """Make a new key, and seal every private key anew with it. Workers go on meanwhile."""
+    """Seal every private key with a new key.
+
+    Workers go on meanwhile. The old keys stay in the file, for backups of Redis; back the file up.
+    """
     from certfleet.lifecycle.rotation import rotate as run  # noqa: PLC0415
     from certfleet.settings import load_settings  # noqa: PLC0415
 

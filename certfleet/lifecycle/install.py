@@ -144,8 +144,8 @@ def _reason(job: Job, said: AppAnswer) -> str:
         case State.FOREIGN:
             return f"{said.message}; `certfleet enable {job.app.name} --adopt` takes it over"
         case State.STALE:
-            newer = f"`certfleet renew {job.app.name} --force` makes a newer one"
-            return f"generation {said.generation} is on the host already, not {job.certificate.generation}: {newer}"
+            newer = f"`certfleet renew {job.app.name} --force` makes one above it"
+            return f"the host has generation {said.generation}, which this fleet does not know (restored?): {newer}"
         case State.BROKEN_BEFORE:
             return f"the web server's configuration was broken before we came, nothing was touched: {said.message}"
         case _:

@@ -14,15 +14,12 @@ from certfleet.models import App, Certificate, Order, utcnow
 
 async def store(fleet: Fleet, claim: Claim, app: App, order: Order, issued: Issued) -> Certificate:
     """Keep the certificate, want it on every host of the app, and end its order: one write. Raises LeaseLost."""
-    before = await fleet.records.certificate(app.name)
-    on_hosts = await fleet.records.installations(app.name)
     chain = "".join(issued.chain)
     if order.sealed_key is None:
         raise ValueError("a certificate without its key cannot be stored")
     certificate = Certificate(
         app=app.name,
-        # Above what any host has: after a restore from an old backup the hosts know newer ones than we do.
-        generation=max([before.generation if before else 0, *(i.installed for i in on_hosts.values())]) + 1,
+        generation=await fleet.records.last_generation(app.name) + 1,
         ca=resolve_ca(order.ca).directory,
         identifiers=order.identifiers,
         key_type=order.key_type,

@@ -6,6 +6,7 @@ chain:<sha256>       string  PEM of intermediates, shared by every certificate b
 challenge:<token>    string  key authorization for the responder, until its time to live ends
 installations:<app>  hash    host -> Installation
 pending:<host>       set     apps with something to install on this host
+generation:<app>     string  the last generation of an app that was removed: its hosts still have it
 """
 
 from __future__ import annotations
@@ -121,6 +122,7 @@ class Records:
                 wanted=certificate.generation,
                 attempts=0,
                 retry_at=None,
+                error=None,
             )
             commands += self.installation_saved(wanted, pending=True)
         await self.write(claim, commands)
@@ -167,10 +169,20 @@ class Records:
         """Nothing to install any more: the app or its certificate is gone."""
         await self._redis.srem(self._store.key("pending", host), app)
 
+    async def last_generation(self, app: str) -> int:
+        """The highest generation that any host may have of this app, also from before it was removed or restored."""
+        certificate = await self.certificate(app)
+        kept = int(await self._redis.get(self._store.key("generation", app)) or 0)
+        on_hosts = [installation.installed for installation in (await self.installations(app)).values()]
+        return max([kept, certificate.generation if certificate else 0, *on_hosts])
+
     async def forget_app(self, app: App) -> None:
-        """Everything kept about an app; its files on hosts stay."""
+        """Everything kept about an app but its last generation; its files on hosts stay."""
         order = await self.order(app.name)
+        generation = await self.last_generation(app.name)
         pipe = self._redis.pipeline()
+        if generation:
+            pipe.set(self._store.key("generation", app.name), generation)
         pipe.delete(*(self._store.key(kind, app.name) for kind in ("order", "certificate", "installations")))
         for token in order.tokens if order else ():
             pipe.delete(self._store.key("challenge", token))

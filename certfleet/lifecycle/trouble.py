@@ -48,7 +48,8 @@ def sort(error: Exception, attempts: int, now: datetime) -> Trouble:  # noqa: PL
         case CAUnreachable() if attempts == 1:  # mostly a kept connection that the CA closed just then
             return Trouble(str(error), now + SOON, new_order=False)
         case AcmeProblem() | CAUnreachable():
-            return Trouble(str(error), error.retry_at or back_off, new_order=False)
+            asked = max(error.retry_at, now + SOON) if error.retry_at else back_off
+            return Trouble(str(error), asked, new_order=False)
         case OrderInvalid() | CAMisbehaved():
             return Trouble(str(error), back_off, new_order=True)
         case _:

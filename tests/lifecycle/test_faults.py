@@ -169,16 +169,28 @@ async def test_a_stolen_message_does_no_harm(rig: Rig) -> None:
 
 
 async def test_an_app_removed_in_the_middle_is_gone(rig: Rig) -> None:
-    """Nothing of it comes back: no order, no certificate, no place on the agenda."""
+    """Nothing of it comes back: no order, no certificate, no place on the agenda; only its last number is kept."""
     names = await twelve(rig)
     await asyncio.sleep(0.2)
     await rig.client.remove_app(names[0])
     await rig.until("served", lambda views: all(v.state is State.SERVED for v in views) and len(views) == 11)
     redis = rig.client._fleet.store.redis
     for _ in range(100):
-        left = [key async for key in redis.scan_iter(match="certfleet:*:shop0")]
+        left = [key async for key in redis.scan_iter(match="certfleet:*:shop0") if ":generation:" not in key]
         if not left and await redis.zscore("certfleet:agenda", "order:shop0") is None:
             break
         await asyncio.sleep(0.1)
     assert left == []
     assert await redis.zscore("certfleet:agenda", "check:shop0") is None
+
+
+async def test_an_app_that_is_added_again_is_served_again(rig: Rig) -> None:
+    """Its hosts still have the old generations: the new certificate is numbered above them."""
+    await works_again(rig, "blog")
+    await rig.client.renew(["blog"], force=True)
+    await rig.until("renewed", lambda views: views[0].generation == 2 and views[0].state is State.SERVED)
+    await rig.client.remove_app("blog")
+    await works_again(rig, "blog")
+    view = await rig.view("blog")
+    assert view.generation == 3
+    await rig.sees({"blog.demo.test": view.serial})

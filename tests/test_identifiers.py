@@ -1,0 +1,90 @@
+"""Names at the door: what is accepted is a DNS name, whatever people type."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from certfleet.errors import UsageError
+from certfleet.identifiers import MAXIMUM_LENGTH, MAXIMUM_NAMES, normalise, normalise_all, require_public
+
+LABEL = st.from_regex(r"\A[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?\Z").filter(lambda label: label[2:4] != "--")
+NAME = st.lists(LABEL, min_size=1, max_size=5).map(lambda labels: ".".join([*labels, "example"]))
+DNS_NAME = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+@given(st.one_of(st.text(), st.text("aB1.-*:[]_ \u3002üß例\u200d\u0000", max_size=300)))
+def test_any_text_is_a_dns_name_or_refused(text: str) -> None:
+    """Nothing but UsageError comes out, and what is accepted is what a certificate may hold."""
+    try:
+        name = normalise(text)
+    except UsageError as error:
+        assert str(error).startswith("domain: ")  # noqa: PT017  both ways are the promise
+    else:
+        assert DNS_NAME.fullmatch(name)
+        assert len(name) <= MAXIMUM_LENGTH
+        assert normalise(name) == name, "normalising twice changes nothing"
+
+
+@given(name=NAME, wildcard=st.booleans(), dot=st.booleans())
+def test_writing_does_not_matter(name: str, *, wildcard: bool, dot: bool) -> None:
+    """Case, blanks around it and the root's dot are the same name."""
+    typed = f"{'*.' * wildcard}{name}{'.' * dot}"
+    assert normalise(f" {typed.upper()}\n") == normalise(typed) == f"{'*.' * wildcard}{name}"
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("BÜCHER。example", "xn--bcher-kva.example"),
+        ("faß.example", "xn--fa-hia.example"),
+        ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ("*.例え.jp", "*.xn--r8jz45g.jp"),
+        ("1.2.3.example", "1.2.3.example"),
+    ],
+)
+def test_idn_becomes_a_labels(typed: str, name: str) -> None:
+    """IDNA 2008 with the mapping of UTS 46."""
+    assert normalise(typed) == name
+
+
+@pytest.mark.parametrize("typed", ["example.com..", "1.2.3.4.", "10.0.0.256", "[::1]", "*", "*.", "*.com", ".", "a.1"])
+def test_what_looks_like_a_name(typed: str) -> None:
+    """Addresses, bare top-level domains and stray dots are none."""
+    with pytest.raises(UsageError):
+        normalise(typed)
+
+
+@given(st.lists(NAME, min_size=1, max_size=5))
+def test_each_name_once_in_the_order_given(names: list[str]) -> None:
+    """The first writing of a name is the one that is shown."""
+    found = normalise_all([*names, *(name.upper() for name in names)])
+    assert list(found) == list(dict.fromkeys(names))
+    assert list(found.values()) == list(dict.fromkeys(names))
+
+
+def test_how_many_names() -> None:
+    """None is too few, and more than a certificate holds too many."""
+    names = [f"a{number}.example" for number in range(MAXIMUM_NAMES + 1)]
+    assert len(normalise_all(names[1:])) == MAXIMUM_NAMES
+    for wrong in ([], names):
+        with pytest.raises(UsageError, match="domain"):
+            normalise_all(wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "public"),
+    [("example.com", True), ("*.example.co.uk", True), ("blog.github.io", True), ("co.uk", False), ("*.co.uk", False),
+     ("github.io", False), ("db.internal", False), ("www.test", False), ("xn--bcher-kva.example", False)],
+)  # fmt: skip
+def test_public_names(name: str, *, public: bool) -> None:
+    """A public CA certifies what lies below a public suffix, never the suffix."""
+    if public:
+        require_public(name, name)
+    else:
+        with pytest.raises(UsageError, match="public suffix"):
+            require_public(name, "as typed")

@@ -1,0 +1,59 @@
+"""The one word for how an app is: the worst news that holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from certfleet.models import App, Certificate, Installation, KeyType, Order, OrderState
+from certfleet.overview import State, overview
+from certfleet.properties import effective
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+APP = App("blog", ("xn--bcher-kva.example",), ("web1", "web2"), ("bücher.example",), enabled=True)
+CERTIFICATE = Certificate(
+    "blog", 2, "ca", APP.identifiers, KeyType.P256, "12", NOW, NOW + timedelta(days=90), NOW, "", "", ""
+)
+ORDER = Order("o", "blog", "ca", "ops@example.com", APP.identifiers, KeyType.P256, "renewal", NOW)
+SERVED = {host: Installation("blog", host, 2, 2, 2) for host in APP.hosts}
+OLD = SERVED | {"web2": Installation("blog", "web2", 2, 1, 1)}
+BROKEN = SERVED | {"web2": Installation("blog", "web2", 2, 1, 1, error="refused", retry_at=NOW)}
+
+
+@pytest.mark.parametrize(
+    ("app", "certificate", "order", "installations", "state"),
+    [
+        pytest.param(APP, None, None, {}, State.WAITING, id="just enabled"),
+        pytest.param(APP, None, ORDER, {}, State.ORDERING, id="first order"),
+        pytest.param(APP, CERTIFICATE, None, {}, State.INSTALLING, id="issued"),
+        pytest.param(APP, CERTIFICATE, None, OLD, State.INSTALLING, id="one host has the old one"),
+        pytest.param(APP, CERTIFICATE, None, SERVED, State.SERVED, id="all hosts"),
+        pytest.param(APP, CERTIFICATE, ORDER, SERVED, State.ORDERING, id="renewal"),
+        pytest.param(APP, CERTIFICATE, replace(ORDER, error="no"), SERVED, State.FAILING, id="renewal failed"),
+        pytest.param(APP, CERTIFICATE, None, BROKEN, State.FAILING, id="a host refused"),
+        pytest.param(APP, None, replace(ORDER, state=OrderState.PARKED), {}, State.PARKED, id="parked"),
+        pytest.param(replace(APP, enabled=False), CERTIFICATE, None, BROKEN, State.DISABLED, id="disabled"),
+        pytest.param(replace(APP, hosts=("web1",)), CERTIFICATE, None, BROKEN, State.SERVED, id="was on that host"),
+    ],
+)
+def test_states(
+    app: App,
+    certificate: Certificate | None,
+    order: Order | None,
+    installations: dict[str, Installation],
+    state: State,
+) -> None:
+    """What people see for what the records say."""
+    assert overview(app, effective({}, {}), certificate, order, installations).state is state
+
+
+def test_every_error_is_told() -> None:
+    """The order's comes first; of several hosts each is named; the earliest next try counts."""
+    errors = {host: replace(BROKEN["web2"], host=host, retry_at=NOW + timedelta(hours=1)) for host in APP.hosts}
+    view = overview(APP, effective({}, {}), CERTIFICATE, None, errors)
+    assert view.error == "web1: refused; web2: refused"
+    view = overview(APP, effective({}, {}), CERTIFICATE, replace(ORDER, error="no", retry_at=NOW), errors)
+    assert (view.error, view.next_try) == ("no", NOW)
+    assert view.domains == ("bücher.example",)
