@@ -59,6 +59,14 @@ def require_public(name: str, shown: str) -> None:
         raise UsageError("domain", shown, f"{wanted} and --ca-bundle FILE")
 
 
+def registered_domain(name: str) -> str:
+    """The part of an A-label name that was registered (eTLD+1 by the Public Suffix List), in lower case.
+
+    A top-level domain that is not listed counts as a suffix; a name that is itself a suffix is its own.
+    """
+    return _public_suffixes().privatesuffix(name, accept_unknown=True) or name
+
+
 def _is_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text.strip("[]"))
