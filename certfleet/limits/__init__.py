@@ -1,0 +1,1 @@
+"""The CA's limits mirrored in Redis: buckets, their keys, and the limits as data."""
