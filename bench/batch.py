@@ -29,7 +29,7 @@ class Reading:
 
     cpu: dict[str, float]
     others: dict[str, float]
-    requests: int
+    requests: dict[str, int]
     messages: int
     commands: dict[str, int]
 
@@ -61,6 +61,8 @@ class Batch:
     others_cpu_ms: dict[str, float] = field(default_factory=dict)
     """The CA, its front and nginx."""
     redis_commands: dict[str, float] = field(default_factory=dict)
+    requests: dict[str, float] = field(default_factory=dict)
+    """To the CA, by kind."""
 
 
 async def read(ground: Ground, fleet: Measured) -> Reading:
@@ -75,7 +77,7 @@ async def read(ground: Ground, fleet: Measured) -> Reading:
     return Reading(
         cpu=cpu.of_stack(fleet.stack),
         others=cpu.of_others(others),
-        requests=sum(counts.values()) - counts["bad_nonce"],
+        requests={kind: count for kind, count in counts.items() if kind != "bad_nonce"},
         # A message to a queue is one LPUSH (kombu's Redis transport), and beat sends nothing but ticks.
         messages=commands.get("lpush", 0) - ticks,
         commands=commands,
@@ -150,6 +152,7 @@ def _figures(before: Reading, after: Reading, count: int, progress: Progress, *,
     commands = {
         name: calls - before.commands.get(name, 0) - ours.get(name, 0) for name, calls in after.commands.items()
     }
+    requests = {kind: float(now - before.requests[kind]) for kind, now in after.requests.items()}
     return Batch(
         certificates=count,
         seconds=round(progress.issued_after, 2),
@@ -157,10 +160,11 @@ def _figures(before: Reading, after: Reading, count: int, progress: Progress, *,
         certificates_per_second=round(count / progress.issued_after, 1),
         served_per_second=round(count / progress.served_after, 1) if served else None,
         cpu_ms_per_certificate=round(sum(spent.values()) / count, 2),
-        requests_per_certificate=round((after.requests - before.requests) / count, 2),
+        requests_per_certificate=round(sum(requests.values()) / count, 2),
         celery_hops_per_certificate=round((after.messages - before.messages) / count, 3),
         redis_commands_per_certificate=round(sum(commands.values()) / count, 1),
         cpu_ms_by_process=each(spent),
         others_cpu_ms=each(cpu.between(before.others, after.others)),
         redis_commands=each({name: float(calls) for name, calls in commands.items() if calls > 0}),
+        requests=each({kind: number for kind, number in requests.items() if number}),
     )

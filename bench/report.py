@@ -72,6 +72,8 @@ def _processes(result: Result) -> None:
         (f"not ours: {n}", _ms(issued.others_cpu_ms[n]), _ms(served.others_cpu_ms[n])) for n in issued.others_cpu_ms
     ]
     print_table(("PROCESS", "ISSUED", "SERVED"), rows)
+    print("\nRequests to the CA per certificate (issued)")
+    print_table(("KIND", "EACH"), list(issued.requests.items()))
     print("\nRedis commands per certificate, most frequent first (issued)")
     print_table(("COMMAND", "EACH"), list(issued.redis_commands.items())[:COMMANDS])
 

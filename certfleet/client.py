@@ -59,6 +59,8 @@ class Client:
     async def add_host(self, host: Host) -> None:
         """Add a host. Raises UsageError."""
         check_name("host", host.name)
+        if host.zone is not None:
+            check_name("zone", host.zone)
         # It becomes a line of the web server's configuration: nothing that means something there.
         if not re.fullmatch(r"/[A-Za-z0-9._/@+-]*", host.root) or ".." in host.root.split("/"):
             wanted = "is not an absolute path of letters, digits and . _ - + @: give one such as /var/lib/certificates"

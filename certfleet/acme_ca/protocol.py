@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
+from acme import messages
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
@@ -120,14 +121,15 @@ Document = TypeVar("Document", bound=BaseModel)
 
 async def new_account(transport: Transport, key: AccountKey, email: str, *, agree_tos: bool) -> str:
     """Register, or find what this key registered before (§7.3.1); the account's URL. Safe to repeat."""
-    payload = {"termsOfServiceAgreed": agree_tos, "contact": [f"mailto:{email}"]}
+    payload = messages.NewRegistration.from_data(email=email, terms_of_service_agreed=agree_tos).to_json()
     url = (await transport.directory()).new_account
     return _location(transport, await transport.post(url, payload, key, kind="newAccount"), "newAccount")
 
 
 async def new_order(transport: Transport, signer: Signer, identifiers: Sequence[str]) -> AcmeOrder:
     """Ask for a certificate with these DNS names (§7.4). The CA may answer with an order it already has."""
-    payload = {"identifiers": [{"type": "dns", "value": name} for name in identifiers]}
+    names = [messages.Identifier(typ=messages.IDENTIFIER_FQDN, value=name) for name in identifiers]
+    payload = messages.NewOrder(identifiers=names).to_json()
     url = (await transport.directory()).new_order
     answer = await transport.post(url, payload, signer.key, kid=signer.kid, kind="newOrder")
     order = _order(answer, _location(transport, answer, "newOrder"))

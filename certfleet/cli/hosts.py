@@ -31,6 +31,9 @@ def add(
     reload_command: Annotated[
         str, typer.Option(metavar="COMMAND", help="Reloads it, instead of `nginx -s reload`.")
     ] = "",
+    zone: Annotated[
+        str | None, typer.Option(metavar="ZONE", help="Only workers that were started with this zone come here.")
+    ] = None,
 ) -> None:
     """Add this machine, with its nginx, as a host."""
     host = Host(
@@ -39,6 +42,7 @@ def add(
         root=root,
         test_command=_words("test-command", test_command),
         reload_command=_words("reload-command", reload_command),
+        zone=zone,
     )
     ask(lambda client: client.add_host(host))
     typer.echo(f"{name}: added; certificates go to {root}")
@@ -78,6 +82,7 @@ def show(name: HostName, as_json: AsJSON = False) -> None:
         ("root", host.root),
         ("test command", shlex.join(host.test_command) or "nginx -t -q"),
         ("reload command", shlex.join(host.reload_command) or "nginx -s reload"),
+        ("zone", host.zone or "none"),
     ]
     print_table(("", name), rows)
 

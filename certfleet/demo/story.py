@@ -26,7 +26,7 @@ from certfleet.errors import ConfigurationError
 from certfleet.install.snippet import snippet
 from certfleet.models import Host
 from certfleet.overview import Overview, State
-from certfleet.settings import Settings
+from certfleet.settings import Settings, ensure_home
 
 HOST = "web1"
 VALIDITY = 30.0  # seconds; half of it is left at renewal, so that nobody waits for long
@@ -196,12 +196,7 @@ async def roots(ca: DemoCA) -> str:
 async def running_fleet(settings: Settings, log: Path) -> AsyncIterator[int]:
     """`certfleet up` with these settings, as a child whose process id is the answer. Raises ConfigurationError."""
     ready, told = os.pipe()
-    environment = os.environ | {
-        "CERTFLEET_HOME": str(settings.home),
-        "CERTFLEET_RESPONDER_PORT": str(settings.responder_port),
-        "CERTFLEET_FLOWER_PORT": str(settings.flower_port),
-        "CERTFLEET_NAMESERVERS": "[" + ",".join(f'"{server}"' for server in settings.nameservers) + "]",
-    }
+    _configure(settings)
     # Our own session: a Ctrl-C in the terminal reaches the demo, which ends the fleet in order.
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
@@ -209,7 +204,7 @@ async def running_fleet(settings: Settings, log: Path) -> AsyncIterator[int]:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=asyncio.subprocess.STDOUT,
-            env=environment,
+            env=os.environ | {"CERTFLEET_HOME": str(settings.home)},
             pass_fds=[told],
             start_new_session=True,
         )
@@ -226,6 +221,19 @@ async def running_fleet(settings: Settings, log: Path) -> AsyncIterator[int]:
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+def _configure(settings: Settings) -> None:
+    """Into the state directory, so that commands find everything by CERTFLEET_HOME alone."""
+    ensure_home(settings)
+    servers = ", ".join(f'"{server}"' for server in settings.nameservers)
+    lines = [
+        f"responder_port = {settings.responder_port}",
+        f"flower_port = {settings.flower_port}",
+        f"workers = {settings.workers}",
+        f"nameservers = [{servers}]",
+    ]
+    (settings.home / "certfleet.toml").write_text("\n".join(lines) + "\n")
 
 
 async def _wait_ready(descriptor: int, log: Path) -> None:

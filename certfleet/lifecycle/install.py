@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from certfleet.agenda import Claim
-from certfleet.errors import InstallError, UnknownName
+from certfleet.errors import InstallError, UnknownName, VaultError
 from certfleet.install.answer import Answer, AppAnswer, State
 from certfleet.install.bundle import Item
 from certfleet.install.drivers import driver_for
@@ -83,9 +83,13 @@ async def _waiting(bench: Workbench, host: Host) -> Waiting:
 
 async def _visit(bench: Workbench, claim: Claim, host: Host, jobs: Sequence[Job]) -> None:
     """Install the jobs, prove each at the live endpoint, put back what is not served, keep the outcome."""
+    items, sealed = await _items(bench, jobs)
+    jobs = [job for job in jobs if job.app.name in items]
+    await _keep(bench, claim, sealed)
+    if not jobs:
+        return
     try:
-        driver = driver_for(host)
-        answer = await driver.install(host, await _items(bench, jobs))
+        answer = await driver_for(host).install(host, list(items.values()))
     except InstallError as error:
         await _keep(bench, claim, [_failed(job, str(error)) for job in jobs])
         return
@@ -100,21 +104,28 @@ async def _visit(bench: Workbench, claim: Claim, host: Host, jobs: Sequence[Job]
     await _keep(bench, claim, outcomes)
 
 
-async def _items(bench: Workbench, jobs: Sequence[Job]) -> list[Item]:
+async def _items(bench: Workbench, jobs: Sequence[Job]) -> tuple[dict[str, Item], list[Installation]]:
+    """What goes to the host, by app; and the failures of those whose key cannot be opened."""
     chains = await bench.fleet.records.chains(job.certificate for job in jobs)
-    return [
-        Item(
+    items: dict[str, Item] = {}
+    failures: list[Installation] = []
+    for job in jobs:
+        try:
+            private_key = bench.vault.open(job.certificate.sealed_key)
+        except VaultError as error:
+            failures.append(_failed(job, str(error)))
+            continue
+        items[job.app.name] = Item(
             app=job.app.name,
             generation=job.certificate.generation,
             serial=job.certificate.serial,
             fullchain=job.certificate.leaf + chains[job.certificate.chain],
-            private_key=bench.vault.open(job.certificate.sealed_key),
+            private_key=private_key,
             port=int(job.properties["port"]),
             listen=job.properties["listen"],
             adopt=job.properties["adopt"] == "on",
         )
-        for job in jobs
-    ]
+    return items, failures
 
 
 async def _proven(host: Host, jobs: Sequence[Job], answer: Answer) -> list[Installation]:
@@ -158,7 +169,7 @@ def _failed(job: Job, error: str) -> Installation:
     return replace(
         job.installation,
         wanted=job.certificate.generation,
-        error=error,
+        error=" ".join(error.split()),  # a web server says it in several lines
         attempts=attempts,
         retry_at=now + retry_after(attempts),
         changed=now,
@@ -187,7 +198,7 @@ async def _rolled_back(host: Host, outcomes: list[Installation], back: Mapping[s
 async def _keep(bench: Workbench, claim: Claim, outcomes: Sequence[Installation]) -> None:
     commands: list[Command] = []
     for outcome in outcomes:
-        commands += bench.fleet.records.installation_saved(outcome, pending=outcome.error is not None)
+        commands += bench.fleet.records.outcome_saved(outcome)
     await bench.fleet.records.write(claim, commands)
     for outcome in outcomes:
         event = "install failed" if outcome.error else "served"

@@ -6,7 +6,7 @@ chain:<sha256>       string  PEM of intermediates, shared by every certificate b
 challenge:<token>    string  key authorization for the responder, until its time to live ends
 installations:<app>  hash    host -> Installation
 pending:<host>       set     apps with something to install on this host
-generation:<app>     string  the last generation of an app that was removed: its hosts still have it
+generation:<app>     string  the newest Certificate's number; kept when the app is removed, its hosts still have it
 """
 
 from __future__ import annotations
@@ -113,6 +113,7 @@ class Records:
         known = await self.installations(app.name)
         commands: list[Command] = [
             ("SET", self._store.key("certificate", app.name), dump(certificate)),
+            ("SET", self._store.key("generation", app.name), str(certificate.generation)),
             ("SETNX", self._store.key("chain", certificate.chain), chain),
             *self._removal(order),
         ]
@@ -137,6 +138,11 @@ class Records:
             ("HSET", self._store.key("installations", installation.app), installation.host, dump(installation)),
             ("SADD" if pending else "SREM", self._store.key("pending", installation.host), installation.app),
         ]
+
+    def outcome_saved(self, outcome: Installation) -> list[Command]:
+        """Commands that keep what came of an installation, unless a newer certificate is wanted by now."""
+        exists, *writes = self.installation_saved(outcome, pending=outcome.error is not None)
+        return [exists, ("SAME", self._store.key("generation", outcome.app), str(outcome.wanted)), *writes]
 
     async def installations(self, app: str) -> dict[str, Installation]:
         """An app's installations by host."""
@@ -171,17 +177,14 @@ class Records:
 
     async def last_generation(self, app: str) -> int:
         """The highest generation that any host may have of this app, also from before it was removed or restored."""
-        certificate = await self.certificate(app)
         kept = int(await self._redis.get(self._store.key("generation", app)) or 0)
-        on_hosts = [installation.installed for installation in (await self.installations(app)).values()]
-        return max([kept, certificate.generation if certificate else 0, *on_hosts])
+        return max([kept, *(installation.installed for installation in (await self.installations(app)).values())])
 
     async def forget_app(self, app: App) -> None:
         """Everything kept about an app but its last generation; its files on hosts stay."""
         order = await self.order(app.name)
-        generation = await self.last_generation(app.name)
         pipe = self._redis.pipeline()
-        if generation:
+        if generation := await self.last_generation(app.name):
             pipe.set(self._store.key("generation", app.name), generation)
         pipe.delete(*(self._store.key(kind, app.name) for kind in ("order", "certificate", "installations")))
         for token in order.tokens if order else ():

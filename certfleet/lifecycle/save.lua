@@ -5,7 +5,8 @@
 -- ARGV[1]   member
 -- ARGV[2]   the writer's fence
 -- ARGV[3..] commands, each as: number of words, verb, index of its key in KEYS, the other words
---           the verb NEEDS: without this key, what follows is left out, up to the next NEEDS
+--           the verb NEEDS begins a part: without this key, the part is left out
+--           the verb SAME: unless this key has this value, the rest of the part is left out
 -- answer    1, or 0: somebody else holds the member now, nothing was written
 
 local lease = redis.call("HGET", KEYS[1], ARGV[1])
@@ -18,6 +19,8 @@ while at <= #ARGV do
   for index = at + 3, at + count do words[#words + 1] = ARGV[index] end
   if words[1] == "NEEDS" then
     wanted = redis.call("EXISTS", words[2]) == 1
+  elseif words[1] == "SAME" then
+    wanted = wanted and redis.call("GET", words[2]) == words[3]
   elseif wanted then
     redis.call(unpack(words))
   end

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
 
-from certfleet.errors import AcmeProblem, CAError, CAMisbehaved, CAUnreachable, OwnerError
+from certfleet.errors import AcmeProblem, CAError, CAMisbehaved, CAUnreachable, OwnerError, VaultError
 from certfleet.lifecycle.renewal import retry_after
 
 RATE_LIMITED = timedelta(hours=1)  # when the CA says `rateLimited` and not until when
@@ -19,7 +19,7 @@ class OrderInvalid(CAError):
     """The CA gave the order up (RFC 8555 §7.1.6): it takes a new one."""
 
 
-EXPECTED = (CAError, OwnerError)
+EXPECTED = (CAError, OwnerError, VaultError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,124 @@
+"""docs/json.md is the contract: what the code answers has the documented fields, types and nulls."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+from datetime import datetime
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import pytest
+
+from certfleet.demo.story import Summary
+from certfleet.journal import Entry
+from certfleet.models import App, Host, Installation
+from certfleet.overview import Overview, State
+from certfleet.properties import PROPERTIES
+from tests.cli.conftest import Door, bundle, door, fleet
+from tests.docs.pages import ROOT, page
+
+__all__ = ["bundle", "door", "fleet"]  # fixtures
+
+CONTRACT = page("docs/json.md")
+OBJECTS = {
+    "overview": Overview,
+    "installation": Installation,
+    "entry": Entry,
+    "app": App,
+    "host": Host,
+    "summary": Summary,
+}
+WORDS: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean", datetime: "time"}
+KINDS = {
+    "string": lambda v: isinstance(v, str),
+    "integer": lambda v: isinstance(v, int) and not isinstance(v, bool),
+    "boolean": lambda v: isinstance(v, bool),
+    "time": lambda v: isinstance(v, str) and bool(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", v)),
+    "list of strings": lambda v: isinstance(v, list) and all(isinstance(one, str) for one in v),
+    "object of strings": lambda v: isinstance(v, dict) and all(isinstance(one, str) for one in v.values()),
+}
+
+
+def word(kind: Any) -> str:
+    """A Python type in the contract's words."""
+    if isinstance(kind, UnionType):
+        [plain] = [part for part in get_args(kind) if part is not NoneType]
+        return f"{word(plain)} or null"
+    if get_origin(kind) is tuple:
+        return f"list of {word(get_args(kind)[0])}s"
+    if get_origin(kind) is dict:
+        return f"object of {word(get_args(kind)[1])}s"
+    return "string" if issubclass(kind, str) else WORDS[kind]
+
+
+def documented(name: str) -> dict[str, str]:
+    """Field -> type of one object."""
+    return {row[0]: row[1] for row in CONTRACT.table(f"### {name}\n")}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_fields_and_types(name: str) -> None:
+    """Every field is documented in its place, with its type and whether it may be null."""
+    hints = get_type_hints(OBJECTS[name])
+    assert documented(name) == {field.name: word(hints[field.name]) for field in fields(OBJECTS[name])}
+
+
+def commands() -> dict[str, dict[str, str]]:
+    """Command -> field -> what it holds, as the contract says."""
+    found: dict[str, dict[str, str]] = {}
+    for command, field, content in CONTRACT.table("## Commands"):
+        found.setdefault(command, {})[field] = content
+    return found
+
+
+@pytest.mark.parametrize("command", commands())
+def test_answers_are_as_documented(fleet: Door, command: str) -> None:
+    """One JSON object with the documented fields; each object in it has the documented fields and kinds of value."""
+    fleet.done("set", "--app", "blog", "key-type=p384")
+    words = command.replace("APP", "blog").replace("HOST", "web1").split()[1:]
+    answer = json.loads(fleet.done(*words).out)
+    contents = commands()[command]
+    assert list(answer) == ["version", *contents]
+    assert answer["version"] == 1
+    for field, content in contents.items():
+        target = re.search(r"\(#(\w+)\)", content)
+        assert target is not None, content
+        values = answer[field] if content.startswith("list of") else [answer[field]]
+        assert values, f"{field} is empty, nothing was compared"
+        for value in values:
+            check(target[1], value, without={"ca-bundle"} if "without ca-bundle" in content else set())
+
+
+def check(name: str, value: dict[str, Any], without: set[str]) -> None:
+    """Compare one object of an answer with its table."""
+    if name == "properties":
+        assert list(value) == [name for name in PROPERTIES if name not in without]
+        assert all(isinstance(one, str) for one in value.values())
+        return
+    kinds = documented(name)
+    assert list(value) == list(kinds)
+    for field, kind in kinds.items():
+        if not (value[field] is None and kind.endswith(" or null")):
+            assert KINDS[kind.removesuffix(" or null")](value[field]), f"{name}.{field} is {value[field]!r}, not {kind}"
+
+
+def test_every_json_option_is_in_the_contract() -> None:
+    """A command that learns --json gets its row here."""
+    source = "\n".join(path.read_text() for path in (ROOT / "certfleet" / "cli").glob("*.py"))
+    assert source.count("print_json(") - source.count("def print_json(") == len(commands())
+
+
+def test_states() -> None:
+    """All words that `state` may be."""
+    assert {row[0] for row in CONTRACT.table("### states")} == {str(state) for state in State}
+
+
+def test_events() -> None:
+    """All words that the journal writes."""
+    told = {row[0] for row in CONTRACT.table("### events")}
+    written = {"install failed", "served"}  # chosen by a condition, lifecycle/install.py
+    for path in (ROOT / "certfleet").rglob("*.py"):
+        written |= set(re.findall(r'journal\.write\([^,]+, "([^"]+)"', path.read_text()))
+    assert told == written

@@ -1,0 +1,113 @@
+"""Writes are fenced, all or none, and none takes back what is newer."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from certfleet.agenda import Agenda, Claim
+from certfleet.errors import LeaseLost
+from certfleet.inventory import Inventory
+from certfleet.lifecycle.records import Records, host_member, order_member
+from certfleet.models import App, Certificate, Installation, KeyType, Order, utcnow
+from certfleet.store import Store
+
+BLOG = App("blog", ("blog.example.com",), ("web1",), enabled=True)
+
+
+class Books:
+    """Agenda and records on the test's Redis, with one app."""
+
+    def __init__(self, store: Store) -> None:
+        self.agenda = Agenda(store, 60)
+        self.records = Records(store, self.agenda)
+        self.inventory = Inventory(store)
+
+    async def claim(self, member: str) -> Claim:
+        await self.agenda.schedule(member, utcnow())
+        claim = await self.agenda.claim(member)
+        assert claim is not None
+        return claim
+
+    async def issue(self, generation: int) -> None:
+        """As the order machine ends: a certificate of this generation, wanted on every host."""
+        claim = await self.claim(order_member("blog"))
+        await self.records.complete(claim, an_order(), a_certificate(generation), "chain", BLOG)
+        await self.agenda.finish(claim, None)
+
+
+@pytest.fixture
+async def books(store: Store) -> Books:
+    opened = Books(store)
+    await opened.inventory.add_app(BLOG)
+    return opened
+
+
+def an_order() -> Order:
+    return Order("1", "blog", "letsencrypt", "ops@example.com", BLOG.identifiers, KeyType.P256, "first issue", utcnow())
+
+
+def a_certificate(generation: int) -> Certificate:
+    now = utcnow()
+    return Certificate(
+        *("blog", generation, "https://ca.example/dir", BLOG.identifiers, KeyType.P256, f"{generation:x}"),
+        not_before=now,
+        not_after=now + timedelta(days=90),
+        issued=now,
+        leaf="leaf",
+        chain="name",
+        sealed_key="sealed",
+    )
+
+
+def outcome(generation: int, error: str | None = None) -> Installation:
+    return Installation("blog", "web1", wanted=generation, installed=generation, served=generation, error=error)
+
+
+@pytest.mark.parametrize("error", [None, "the host was down"])
+async def test_an_older_visit_never_takes_a_newer_certificate_off_the_list(books: Books, error: str | None) -> None:
+    """A visit that ends after a renewal, well or badly, leaves the newer generation wanted and waiting."""
+    await books.issue(1)
+    visit = await books.claim(host_member("web1"))
+    await books.issue(2)
+    await books.records.write(visit, books.records.outcome_saved(outcome(1, error)))
+    assert (await books.records.installations("blog"))["web1"].wanted == 2
+    assert await books.records.pending("web1") == ["blog"]
+    await books.records.write(visit, books.records.outcome_saved(outcome(2)))
+    assert (await books.records.installations("blog"))["web1"] == outcome(2)
+    assert await books.records.pending("web1") == []
+
+
+async def test_a_visit_leaves_nothing_of_an_app_that_was_removed(books: Books) -> None:
+    """Not an installation, not a place on the host's list: only the number is kept."""
+    await books.issue(1)
+    visit = await books.claim(host_member("web1"))
+    await books.inventory.remove_app(BLOG)
+    await books.records.forget_app(BLOG)
+    await books.records.write(visit, books.records.outcome_saved(outcome(1, "the host was down")))
+    assert await books.records.installations("blog") == {}
+    assert await books.records.pending("web1") == []
+    assert await books.records.last_generation("blog") == 1
+
+
+async def test_one_app_of_a_visit_that_is_gone_does_not_hinder_another(books: Books) -> None:
+    """Each app's part of a write stands alone."""
+    await books.inventory.add_app(App("wiki", ("wiki.example.com",), ("web1",)))
+    await books.issue(1)
+    visit = await books.claim(host_member("web1"))
+    gone = Installation("gone", "web1", wanted=1, served=1)
+    commands = [*books.records.outcome_saved(gone), *books.records.outcome_saved(outcome(1))]
+    await books.records.write(visit, commands)
+    assert (await books.records.installations("blog"))["web1"].served == 1
+    assert await books.records.installations("gone") == {}
+
+
+async def test_a_stale_holder_writes_nothing(books: Books) -> None:
+    """After somebody else has begun, the old holder's save is refused as a whole."""
+    await books.agenda.schedule(order_member("blog"), utcnow())
+    [message] = await books.agenda.due(1)
+    assert await books.agenda.begin(message) is not None
+    with pytest.raises(LeaseLost):
+        await books.records.save_order(message, an_order())
+    assert await books.records.order("blog") is None
