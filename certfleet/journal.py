@@ -30,8 +30,12 @@ class Journal:
 
     async def write(self, app: str, event: str, detail: str = "") -> None:
         """Note one event of one app (or host)."""
-        fields = {"app": app, "event": event, "detail": detail[:1000]}
-        await self._redis.xadd(self._key, fields, maxlen=MAXIMUM, approximate=True)
+        await self._redis.execute_command(*self.entry(app, event, detail))
+
+    def entry(self, app: str, event: str, detail: str = "") -> tuple[str, str, *tuple[str, ...]]:
+        """The same as a command, to go with a fenced write: what happened and that it happened are kept together."""
+        options = ("MAXLEN", "~", str(MAXIMUM), "*")
+        return ("XADD", self._key, *options, "app", app, "event", event, "detail", detail[:1000])
 
     async def latest(self, app: str, count: int = 10, depth: int = 5000) -> list[Entry]:
         """The last `count` entries of one app among the `depth` newest of all, oldest first."""

@@ -67,8 +67,8 @@ class CA:
     """Further hosts whose URLs are followed; the directory's own always is."""
     public: bool = True
     """A public CA certifies only names under a public suffix."""
-    requests_in_flight: int = 100
-    """How many requests one worker process may have open at this CA."""
+    requests_in_flight: int = 32
+    """How many requests one worker process may have open at this CA; more only cost connections and nonces."""
 
 
 @dataclass(frozen=True, slots=True)

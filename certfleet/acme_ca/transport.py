@@ -139,9 +139,11 @@ class Transport:
         body = b"" if payload is None else json.dumps(payload, separators=(",", ":")).encode()
         nonce: str | None = None
         for attempt in range(1, BAD_NONCE_TRIES + 1):
-            nonce = nonce or await self._nonce()
-            signed = sign(key, url=url, nonce=nonce, payload=body, kid=kid)
-            status, headers, content = await self._request("POST", url, kind, signed)
+            # The nonce is taken with the turn, not before: no more of them are asked for than requests are open.
+            async with self._in_flight:
+                nonce = nonce or await self._nonce()
+                signed = sign(key, url=url, nonce=nonce, payload=body, kid=kid)
+                status, headers, content = await self._request("POST", url, kind, signed)
             nonce = parse_nonce(headers.get("Replay-Nonce"))
             try:
                 answer = self._answer(status, headers, content)
@@ -208,23 +210,22 @@ class Transport:
         self, method: str, url: str, kind: str, data: bytes | None = None
     ) -> tuple[int, CIMultiDictProxy[str], bytes]:
         self.check_url(url)
-        async with self._in_flight:
-            self.requests[kind] += 1
-            try:
-                async with self._session.request(
-                    method, URL(url, encoded=True), data=data, allow_redirects=False
-                ) as response:
-                    content = await _read(response)
-                    return response.status, response.headers, content
-            except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
-                self._directory_until = 0.0
-                raise CAMisbehaved(f"the CA {self.ca.name} sent what is not HTTP ({type(error).__name__})") from error
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                self._directory_until = 0.0
-                raise CAUnreachable(f"the CA {self.ca.name} cannot be reached: {_reason(error)}") from error
-            except CAMisbehaved:
-                self._directory_until = 0.0
-                raise
+        self.requests[kind] += 1
+        try:
+            async with self._session.request(
+                method, URL(url, encoded=True), data=data, allow_redirects=False
+            ) as response:
+                content = await _read(response)
+                return response.status, response.headers, content
+        except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
+            self._directory_until = 0.0
+            raise CAMisbehaved(f"the CA {self.ca.name} sent what is not HTTP ({type(error).__name__})") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._directory_until = 0.0
+            raise CAUnreachable(f"the CA {self.ca.name} cannot be reached: {_reason(error)}") from error
+        except CAMisbehaved:
+            self._directory_until = 0.0
+            raise
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -258,6 +258,6 @@ async def _troubled(bench: Workbench, claim: Claim, app: App, error: Exception) 
     order = replace(
         order, state=OrderState.RETRY, attempts=order.attempts + 1, retry_at=trouble.at, error=trouble.sentence
     )
-    await bench.fleet.records.save_order(claim, order)
-    await bench.fleet.journal.write(app.name, "order failed", trouble.sentence)
+    entry = bench.fleet.journal.entry(app.name, "order failed", trouble.sentence)
+    await bench.fleet.records.save_order(claim, order, entry)
     return Next(trouble.at)

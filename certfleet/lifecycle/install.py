@@ -196,11 +196,12 @@ async def _rolled_back(host: Host, outcomes: list[Installation], back: Mapping[s
 
 
 async def _keep(bench: Workbench, claim: Claim, outcomes: Sequence[Installation]) -> None:
+    if not outcomes:
+        return
     commands: list[Command] = []
-    for outcome in outcomes:
-        commands += bench.fleet.records.outcome_saved(outcome)
-    await bench.fleet.records.write(claim, commands)
     for outcome in outcomes:
         event = "install failed" if outcome.error else "served"
         detail = f"{outcome.host}: {outcome.error or f'generation {outcome.served}'}"
-        await bench.fleet.journal.write(outcome.app, event, detail)
+        commands += bench.fleet.records.outcome_saved(outcome)
+        commands.append(bench.fleet.journal.entry(outcome.app, event, detail))
+    await bench.fleet.records.write(claim, commands)

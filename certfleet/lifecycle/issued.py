@@ -9,17 +9,18 @@ from certfleet.acme_ca.protocol import Issued
 from certfleet.agenda import Claim
 from certfleet.lifecycle.fleet import Fleet
 from certfleet.lifecycle.records import chain_name, check_member, host_member
-from certfleet.models import App, Certificate, Order, utcnow
+from certfleet.models import App, Certificate, Installation, Order, utcnow
 
 
 async def store(fleet: Fleet, claim: Claim, app: App, order: Order, issued: Issued) -> Certificate:
     """Keep the certificate, want it on every host of the app, and end its order: one write. Raises LeaseLost."""
+    on_hosts = await fleet.records.installations(app.name)
     chain = "".join(issued.chain)
     if order.sealed_key is None:
         raise ValueError("a certificate without its key cannot be stored")
     certificate = Certificate(
         app=app.name,
-        generation=await fleet.records.last_generation(app.name) + 1,
+        generation=await fleet.records.last_generation(app.name, on_hosts.values()) + 1,
         ca=resolve_ca(order.ca).directory,
         identifiers=order.identifiers,
         key_type=order.key_type,
@@ -31,9 +32,10 @@ async def store(fleet: Fleet, claim: Claim, app: App, order: Order, issued: Issu
         chain=chain_name(chain),
         sealed_key=order.sealed_key,
     )
-    await fleet.records.complete(claim, order, certificate, chain, app)
-    until = f"{issued.not_after:%Y-%m-%d %H:%M} UTC"
-    await fleet.journal.write(app.name, "issued", f"generation {certificate.generation}, {order.reason}, until {until}")
+    known = [on_hosts.get(host, Installation(app.name, host)) for host in app.hosts]
+    told = f"generation {certificate.generation}, {order.reason}, until {issued.not_after:%Y-%m-%d %H:%M} UTC"
+    entry = fleet.journal.entry(app.name, "issued", told)
+    await fleet.records.complete(claim, order, certificate, chain, known, entry)
     return certificate
 
 

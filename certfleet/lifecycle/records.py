@@ -108,23 +108,29 @@ class Records:
         texts = await self._redis.mget([self._store.key("chain", name) for name in names]) if names else []
         return {name: text or "" for name, text in zip(names, texts, strict=True)}
 
-    async def complete(self, claim: Claim, order: Order, certificate: Certificate, chain: str, app: App) -> None:
-        """Store what was issued, want it on every host, and end the order: one write. Raises LeaseLost."""
-        known = await self.installations(app.name)
+    async def complete(
+        self,
+        claim: Claim,
+        order: Order,
+        certificate: Certificate,
+        chain: str,
+        hosts: Iterable[Installation],
+        *more: Command,
+    ) -> None:
+        """Store what was issued, want it on its hosts, and end the order: one write. Raises LeaseLost.
+
+        `hosts`: the installations as they are now.
+        """
+        generation = certificate.generation
         commands: list[Command] = [
-            ("SET", self._store.key("certificate", app.name), dump(certificate)),
-            ("SET", self._store.key("generation", app.name), str(certificate.generation)),
+            ("SET", self._store.key("certificate", order.app), dump(certificate)),
+            ("SET", self._store.key("generation", order.app), str(generation)),
             ("SETNX", self._store.key("chain", certificate.chain), chain),
             *self._removal(order),
+            *more,
         ]
-        for host in app.hosts:
-            wanted = replace(
-                known.get(host, Installation(app.name, host)),
-                wanted=certificate.generation,
-                attempts=0,
-                retry_at=None,
-                error=None,
-            )
+        for known in hosts:
+            wanted = replace(known, wanted=generation, attempts=0, retry_at=None, error=None)
             commands += self.installation_saved(wanted, pending=True)
         await self.write(claim, commands)
 
@@ -175,16 +181,17 @@ class Records:
         """Nothing to install any more: the app or its certificate is gone."""
         await self._redis.srem(self._store.key("pending", host), app)
 
-    async def last_generation(self, app: str) -> int:
+    async def last_generation(self, app: str, known: Iterable[Installation]) -> int:
         """The highest generation that any host may have of this app, also from before it was removed or restored."""
         kept = int(await self._redis.get(self._store.key("generation", app)) or 0)
-        return max([kept, *(installation.installed for installation in (await self.installations(app)).values())])
+        return max([kept, *(installation.installed for installation in known)])
 
     async def forget_app(self, app: App) -> None:
         """Everything kept about an app but its last generation; its files on hosts stay."""
         order = await self.order(app.name)
+        generation = await self.last_generation(app.name, (await self.installations(app.name)).values())
         pipe = self._redis.pipeline()
-        if generation := await self.last_generation(app.name):
+        if generation:
             pipe.set(self._store.key("generation", app.name), generation)
         pipe.delete(*(self._store.key(kind, app.name) for kind in ("order", "certificate", "installations")))
         for token in order.tokens if order else ():

@@ -120,5 +120,5 @@ def test_events() -> None:
     told = {row[0] for row in CONTRACT.table("### events")}
     written = {"install failed", "served"}  # chosen by a condition, lifecycle/install.py
     for path in (ROOT / "certfleet").rglob("*.py"):
-        written |= set(re.findall(r'journal\.write\([^,]+, "([^"]+)"', path.read_text()))
+        written |= set(re.findall(r'journal\.(?:write|entry)\([^,]+, "([^"]+)"', path.read_text()))
     assert told == written
