@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
+from redis.exceptions import RedisError
 
 from certfleet.agenda import Agenda, Claim
 from certfleet.errors import CertfleetError, LeaseLost
@@ -21,6 +22,7 @@ from certfleet.models import utcnow
 log = structlog.get_logger(__name__)
 
 STEP_DEADLINE = 180.0  # seconds; below the broker's visibility timeout, above what a step's own time-outs add up to
+REDIS_RETRY = timedelta(seconds=3)  # longer than a restart takes
 UNEXPECTED_RETRY = timedelta(minutes=5)  # after a fault of ours; the log has the traceback
 
 
@@ -60,6 +62,9 @@ async def _one(bench: Workbench, message: Claim, step: Step) -> Sequence[str]:
         # What a step expects it sorts itself; this is the machine's own trouble (Redis, vault).
         log.error("step could not run", member=claim.member, error=str(error))
         outcome = Next(error.retry_at or utcnow() + UNEXPECTED_RETRY)
+    except RedisError as error:
+        log.warning("Redis went away", member=claim.member, error=type(error).__name__)
+        outcome = Next(utcnow() + REDIS_RETRY)
     except Exception:
         # A fault of ours in one member must not take the other members of the message with it.
         log.exception("step failed", member=claim.member)
@@ -85,6 +90,8 @@ async def _held(agenda: Agenda, claim: Claim) -> AsyncIterator[None]:
                 if owner is not None:
                     owner.cancel()
                 return
+            except RedisError as error:  # it may be back before the lease runs out
+                log.warning("claim not extended", member=claim.member, error=type(error).__name__)
 
     keeper = asyncio.create_task(extend())
     try:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from certfleet.demo.story import HOST
+from certfleet.install.snippet import snippet
+from certfleet.models import dump
 from certfleet.overview import State
 from tests.rig import Rig, running_rig
 
@@ -130,8 +134,6 @@ async def test_a_refusal_by_the_ca_says_why(rig: Rig) -> None:
     # Mended, and asked for by name: no back-off is waited for.
     app = await rig.client.app("lost")
     host = await rig.client.host("web1")
-    from certfleet.install.snippet import snippet  # noqa: PLC0415  only here
-
     rig.nginx.add_site(
         "lost", app.identifiers, snippet(app, host, rig.settings.responder_address, rig.settings.responder_port)
     )
@@ -148,8 +150,6 @@ async def test_changed_names_get_a_new_certificate(rig: Rig) -> None:
     await rig.all_served()
     app = await rig.client.app("blog")
     host = await rig.client.host("web1")
-    from certfleet.install.snippet import snippet  # noqa: PLC0415
-
     lines = snippet(app, host, rig.settings.responder_address, rig.settings.responder_port)
     rig.nginx.add_site("blog", ["blog.demo.test", "www.demo.test"], lines)
     await rig.nginx.reload()
@@ -201,6 +201,29 @@ async def test_a_broken_web_server_keeps_the_old_certificate(rig: Rig) -> None:
     serial = (await rig.view("blog")).serial
     assert serial != before["blog.demo.test"]
     await rig.sees({"blog.demo.test": serial})
+
+
+async def test_a_reload_that_does_not_take_is_rolled_back(rig: Rig) -> None:
+    """The endpoint goes on showing the old certificate: the old generation is current again, and the app says why."""
+    await rig.add("blog")
+    await rig.nginx.reload()
+    await rig.client.enable("blog")
+    await rig.all_served()
+    before = {"blog.demo.test": (await rig.view("blog")).serial}
+    host = await rig.client.host(HOST)
+    redis = rig.client._fleet.store.redis
+    await redis.hset("certfleet:hosts", HOST, dump(replace(host, reload_command=("true",))))
+    await rig.client.renew(["blog"], force=True)
+    await rig.until("failed", lambda views: views[0].state is State.FAILING)
+    view = await rig.view("blog")
+    assert f"expected {view.serial}" in (view.error or "")
+    assert "the old one is back" in (view.error or "")
+    assert (Path(host.root) / "blog" / "current").resolve().name == "1"
+    await rig.sees(before)
+    await redis.hset("certfleet:hosts", HOST, dump(host))
+    await rig.client.renew(["blog"])
+    await rig.all_served()
+    await rig.sees({"blog.demo.test": view.serial})
 
 
 async def test_a_disabled_app_is_left_alone(rig: Rig) -> None:
