@@ -40,7 +40,7 @@ class Show:
         if not self._console.is_terminal:
             yield
             return
-        with Live(console=self._console, refresh_per_second=8, transient=False) as self._live:
+        with Live(console=self._console, refresh_per_second=8, transient=True) as self._live:
             yield
         self._live = None
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from certfleet.demo.nginx import Nginx, private_nginx
+from certfleet.demo.pebble import free_port
 from certfleet.install.snippet import snippet
 from certfleet.models import App, Host
 from tests.install.certificates import name_of
@@ -23,19 +22,6 @@ def program(name: str) -> str:
     found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin:/usr/bin:/bin")
     assert found is not None, f"{name} is not installed; scripts/test does that"
     return found
-
-
-def free_port() -> int:
-    """A port below the ephemeral ones that nobody listens on."""
-    while True:
-        port = random.randrange(20000, 32000)  # noqa: S311  not a secret
-        with socket.socket() as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                trial.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
 
 
 @pytest.fixture(scope="session")

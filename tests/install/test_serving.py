@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from certfleet.demo.nginx import Nginx, private_nginx
+from certfleet.demo.pebble import free_port
 from certfleet.errors import ConfigurationError, HostUnreachable, InstallError
 from certfleet.install.answer import State
 from certfleet.install.bundle import Item
@@ -17,7 +18,7 @@ from certfleet.install.drivers import driver_for
 from certfleet.install.probe import probe, served
 from certfleet.models import Host
 from tests.install.certificates import item, name_of
-from tests.install.conftest import add_sites, free_port
+from tests.install.conftest import add_sites
 
 pytestmark = pytest.mark.usefixtures("shell")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from certfleet.demo.pebble import free_port
 from certfleet.settings import Settings
 from certfleet.store import open_store
 from workers import embedded_redis
@@ -24,18 +25,6 @@ from workers.embedded_redis import EmbeddedRedis
 LONGEST = 60.0  # seconds that anything here may take
 TOKEN = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA"
 ANSWER = TOKEN + ".9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI"
-
-
-def free_port() -> int:
-    """A port below the ephemeral range that nobody has just now."""
-    for port in range(20000 + os.getpid() % 5000, 32000):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no free port below 32000")
 
 
 @pytest.fixture
