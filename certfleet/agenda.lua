@@ -12,7 +12,6 @@
 --   extend   member fence lease                              -> 1, or 0: lost
 --   finish   member fence at     at "-": nothing more to do  -> 1, or 0: lost
 --   drop     member         takes it out, whoever holds it   -> 1, or 0: it was not there
---   next                                                     -> the earliest time as text, or false
 --
 -- Times go through string.format("%.0f"): tostring() would print exponents. Microseconds fit a double exactly.
 
@@ -90,9 +89,5 @@ elseif verb == "finish" then
 elseif verb == "drop" then
   redis.call("HDEL", leases, member)
   return redis.call("ZREM", agenda, member)
-elseif verb == "next" then
-  local first = redis.call("ZRANGE", agenda, 0, 0, "WITHSCORES")
-  if #first == 0 then return false end
-  return whole(tonumber(first[2]))
 end
 return redis.error_reply("agenda.lua: unknown verb " .. tostring(verb))

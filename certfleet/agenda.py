@@ -101,11 +101,6 @@ class Agenda:
         """Take a member out, whoever holds it: what it was for is gone."""
         await self._run("drop", member)
 
-    async def next_time(self) -> datetime | None:
-        """When the earliest member comes due; None when there is none."""
-        at = await self._run("next")
-        return from_microseconds(int(at)) if at else None
-
     async def time_of(self, member: str) -> datetime | None:
         """When a member comes due, or its holder's lease ends; None when it is not in the agenda."""
         score = await self._redis.zscore(self._keys[0], member)

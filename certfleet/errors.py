@@ -13,8 +13,7 @@ CertfleetError
 │   └── AcmeProblem         a problem document (RFC 8555 §6.7), with Retry-After kept
 ├── OwnerError              only the owner can mend it: a name points elsewhere, the CA refused a name
 └── InstallError            a host did not take the certificate; the old one is still served
-    ├── HostUnreachable     the driver could not talk to the host
-    └── Foreign             files there that certfleet did not make (--adopt takes them over)
+    └── HostUnreachable     the driver could not talk to the host
 
 Errors carry `retry_at` (UTC) when something other than our own back-off decides when to try again.
 """
@@ -119,7 +118,3 @@ class InstallError(CertfleetError):
 
 class HostUnreachable(InstallError):
     """The driver could not talk to the host."""
-
-
-class Foreign(InstallError):
-    """Something stands in the app's place that certfleet did not put there."""

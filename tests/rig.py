@@ -16,7 +16,7 @@ from certfleet.client import Client, open_client
 from certfleet.demo.handshake import serials, trusting
 from certfleet.demo.nginx import Nginx, private_nginx
 from certfleet.demo.pebble import DemoCA, free_port, pebble
-from certfleet.demo.story import HOST, furnish, roots, running_fleet
+from certfleet.demo.story import HOST, furnish, running_fleet
 from certfleet.install.snippet import snippet
 from certfleet.models import App
 from certfleet.overview import Overview, State
@@ -68,7 +68,7 @@ class Rig:
 
     async def seen(self, *names: str) -> dict[str, str]:
         """What verified handshakes see: name -> serial."""
-        return await serials(trusting(await roots(self.ca)), self.nginx.tls_port, names)
+        return await serials(trusting(await self.ca.root()), self.nginx.tls_port, names)
 
     async def sees(self, expected: dict[str, str | None]) -> None:
         """Verified handshakes see these serials. nginx's old processes answer for another moment after a reload."""

@@ -13,8 +13,6 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from certfleet.errors import UsageError
 from certfleet.models import CA
 
-DEFAULT_CA = "letsencrypt"
-
 
 class Preset(BaseModel):
     """What presets.toml says about one CA; the fields are those of models.CA."""

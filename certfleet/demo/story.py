@@ -14,8 +14,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import aiohttp
-
 from certfleet.cli.output import overview_table, print_json, print_renderable
 from certfleet.client import Client, open_client
 from certfleet.demo.handshake import serials, trusting
@@ -147,7 +145,7 @@ async def _follow(  # noqa: PLR0917  the whole cast
     client: Client, ca: DemoCA, nginx: Nginx, names: dict[str, str], summary: Summary, show: Show, validity: float
 ) -> None:
     """Enable every app, then watch until each was renewed, or the time is up."""
-    context = trusting(await roots(ca))
+    context = trusting(await ca.root())
     seen = Seen()
     with show.live():
         for app in names:
@@ -183,13 +181,6 @@ def _count(summary: Summary, views: list[Overview], seen: Seen) -> None:
     summary.served = len(seen.first)
     summary.renewed = len(seen.second)
     summary.failed = sum(view.state in (State.FAILING, State.PARKED) for view in views)
-
-
-async def roots(ca: DemoCA) -> str:
-    """The roots (PEM) of the certificates that this CA issues."""
-    url = f"{ca.management}/roots/0"
-    async with aiohttp.ClientSession() as session, session.get(url, ssl=trusting(ca.bundle)) as answer:
-        return await answer.text()
 
 
 @asynccontextmanager

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from certfleet.acme_ca.presets import DEFAULT_CA, presets, resolve_ca
+from certfleet.acme_ca.presets import presets, resolve_ca
 from certfleet.demo.pebble import make_tls
 from certfleet.errors import UsageError
+from certfleet.properties import PROPERTIES
 
 
 def test_lets_encrypt_is_what_nobody_has_to_name() -> None:
     """The default is the production directory, public, with the system's roots."""
-    ca = resolve_ca(DEFAULT_CA)
+    ca = resolve_ca(PROPERTIES["ca"].default)
     assert (ca.name, ca.directory) == ("letsencrypt", "https://acme-v02.api.letsencrypt.org/directory")
     assert ca.public
     assert ca.bundle is None
