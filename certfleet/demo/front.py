@@ -53,7 +53,7 @@ def zeroes() -> dict[str, int]:
 
 @dataclass(slots=True)
 class Front:
-    """What the proxy holds: its upstream, the one lock, the counters."""
+    """A reverse proxy before Pebble: its upstream, the one lock, the counters."""
 
     upstream: str
     session: aiohttp.ClientSession
@@ -63,24 +63,30 @@ class Front:
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Pass one request on, or answer about the rig itself."""
         if request.path.startswith("/rig/"):
-            return self._rig(request)
+            return await self.rig(request)
         kind = kind_of(request.path)
         self.counts[kind] += 1
-        async with self.lock if kind in ONE_AT_A_TIME else nullcontext():
-            answer = await self._pass_on(request)
+        answer = await self.handle(request, kind)
         if answer.status == web.HTTPBadRequest.status_code and isinstance(answer.body, bytes):
             self.counts["bad_nonce"] += b":badNonce" in answer.body
         return answer
 
-    def _rig(self, request: web.BaseRequest) -> web.Response:
+    async def handle(self, request: web.BaseRequest, kind: str) -> web.Response:
+        """Pass one request on, when its turn comes."""
+        async with self.lock if kind in ONE_AT_A_TIME else nullcontext():
+            return await self.pass_on(request)
+
+    async def rig(self, request: web.BaseRequest) -> web.Response:
+        """Answer about the rig itself."""
         if (request.method, request.path) == ("GET", "/rig/counts"):
             return web.json_response(self.counts)
         if (request.method, request.path) == ("POST", "/rig/reset"):
-            self.counts = zeroes()
+            self.counts = dict.fromkeys(self.counts, 0)
             return web.Response(status=204)
         return web.Response(status=404)
 
-    async def _pass_on(self, request: web.BaseRequest) -> web.Response:
+    async def pass_on(self, request: web.BaseRequest) -> web.Response:
+        """Ask Pebble."""
         # The Host header goes along: Pebble builds its URLs from it and compares them with the JWS's `url`.
         body = await request.read() if request.body_exists else None
         url = URL(self.upstream + request.raw_path, encoded=True)
@@ -100,8 +106,10 @@ def _passed_on(headers: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in headers.items() if name.lower() not in NOT_PASSED_ON]
 
 
-async def serve(listen: str, upstream: str, *, certificate: str, key: str, bundle: str) -> None:
-    """Proxy until SIGTERM or SIGINT. `listen` is `address:port`, the others are paths of PEM files."""
+async def serve(
+    listen: str, upstream: str, *, certificate: str, key: str, bundle: str, proxy: type[Front] = Front
+) -> None:
+    """Proxy until SIGTERM or SIGINT. `listen` is `address:port`, the next are paths of PEM files."""
     address, _, port = listen.rpartition(":")
     inside = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     inside.load_cert_chain(certificate, key)
@@ -115,7 +123,7 @@ async def serve(listen: str, upstream: str, *, certificate: str, key: str, bundl
         auto_decompress=False,
         skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
     ) as session:
-        front = Front(upstream, session)
+        front = proxy(upstream, session)
         runner = web.ServerRunner(web.Server(front.answer, access_log=None, keepalive_timeout=120), shutdown_timeout=1)
         await runner.setup()
         try:
@@ -125,16 +133,16 @@ async def serve(listen: str, upstream: str, *, certificate: str, key: str, bundl
             await runner.cleanup()
 
 
-def main() -> None:
+def main(proxy: type[Front] = Front, module: str = "certfleet.demo.front") -> None:
     """Run the proxy as a process."""
-    parser = argparse.ArgumentParser(prog="python -m certfleet.demo.front", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=proxy.__doc__)
     parser.add_argument("--listen", required=True, help="address:port")
     parser.add_argument("--upstream", required=True, help="https://address:port of Pebble")
     parser.add_argument("--certificate", required=True)
     parser.add_argument("--key", required=True)
     parser.add_argument("--bundle", required=True, help="the CA of Pebble's own TLS certificate")
     given = parser.parse_args()
-    uvloop.run(serve(given.listen, given.upstream, certificate=given.certificate, key=given.key, bundle=given.bundle))
+    uvloop.run(serve(**vars(given), proxy=proxy))
 
 
 if __name__ == "__main__":

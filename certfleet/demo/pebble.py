@@ -91,10 +91,12 @@ async def pebble(
     bad_nonce_percent: int = 5,
     authz_reuse_percent: int = 0,
     sleep: bool = False,
+    front_module: str = "certfleet.demo.front",
 ) -> AsyncIterator[DemoCA]:
     """A CA that runs as long as the block, its files in `directory` (made 0700 when it is not there).
 
     `sleep` lets Pebble wait up to 5 s before each validation; 0 % reuse of authorizations is in fact about 1 %.
+    `front_module` is run as the proxy before Pebble; it takes the arguments of certfleet.demo.front.
     Raises ConfigurationError when a program is missing or does not come up.
     """
     dns, dns_management, acme, management, front, tls = (free_port() for _ in range(6))
@@ -113,7 +115,7 @@ async def pebble(
     resolver = ("pebble-challtestsrv", f"-dns01={LOOPBACK}:{dns}", f"-management={LOOPBACK}:{dns_management}")
     server = ("pebble", f"-config={directory / 'pebble.json'}", f"-dnsserver={LOOPBACK}:{dns}")
     proxy = (
-        *(sys.executable, "-m", "certfleet.demo.front"),
+        *(sys.executable, "-m", front_module),
         *("--listen", f"{LOOPBACK}:{front}", "--upstream", f"https://{LOOPBACK}:{acme}"),
         *("--certificate", str(directory / "tls.pem"), "--key", str(directory / "tls.key")),
         *("--bundle", str(directory / "bundle.pem")),

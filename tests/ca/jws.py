@@ -1,0 +1,52 @@
+"""What a signed request says. Signatures are Pebble's business: what it refuses counts nowhere."""
+
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64decode
+from typing import Any, NamedTuple
+
+THUMBPRINT = ("crv", "e", "kty", "n", "x", "y")  # RFC 7638: the members that make a public key what it is
+
+
+class NewAccount(NamedTuple):
+    """A newAccount request."""
+
+    key: str
+    """The public key, always written the same way."""
+    only_existing: bool
+
+
+class NewOrder(NamedTuple):
+    """A newOrder request."""
+
+    account: str
+    """The account's URL."""
+    identifiers: tuple[str, ...]
+
+
+def new_account(body: bytes) -> NewAccount | None:
+    """A newAccount as it was sent; None when it is not one."""
+    try:
+        protected, payload = _decode(body)
+        key = json.dumps({name: protected["jwk"].get(name) for name in THUMBPRINT})
+        return NewAccount(key, payload.get("onlyReturnExisting") is True)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def new_order(body: bytes) -> NewOrder | None:
+    """A newOrder as it was sent; None when it is not one."""
+    try:
+        protected, payload = _decode(body)
+        names = tuple(dict.fromkeys(entry["value"].lower() for entry in payload["identifiers"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    account = protected.get("kid")
+    return NewOrder(account, names) if isinstance(account, str) and names else None
+
+
+def _decode(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    signed = json.loads(body)
+    protected, payload = (json.loads(urlsafe_b64decode(signed[part] + "==")) for part in ("protected", "payload"))
+    return protected, payload

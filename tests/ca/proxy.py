@@ -1,0 +1,230 @@
+"""The proxy before Pebble that enforces the limits: `python -m tests.ca.proxy`, with the arguments of the demo's front.
+
+Each request passes in this order: an ordered slow-down, requests per second, ordered answers, the limits, Pebble.
+Control is JSON under /rig/, for this machine only; `strict.py` speaks it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from certfleet.demo.front import ONE_AT_A_TIME, Front, main, zeroes
+from tests.ca import jws
+from tests.ca.book import Book, Paused
+from tests.ca.buckets import Denial
+from tests.ca.gcra import SECOND
+from tests.ca.limits import CONSECUTIVE_FAILURES, checked, pair_key
+from tests.ca.problems import Problem, busy, paused, too_many
+from tests.ca.report import KINDS, Refusal
+
+ADDRESS_HEADER = "X-Rig-Address"
+"""The address that a request pretends to come from."""
+ENDPOINTS = {
+    "dir": "directory",
+    "nonce-plz": "new-nonce",
+    "sign-me-up": "new-account",
+    "order-plz": "new-order",
+    "revoke-cert": "revoke-cert",
+    "draft-ietf-acme-ari-03": "renewal-info",
+}
+"""First segment of Pebble's paths -> kind of endpoint by which requests are counted; anything else is `other`."""
+
+
+def _counters() -> dict[str, int]:
+    return {**zeroes(), "rate_limited_answers": 0, "slow_downs": 0}
+
+
+@dataclass
+class StrictFront(Front):
+    """The demo's front with a memory."""
+
+    counts: dict[str, int] = field(default_factory=_counters)
+    book: Book = field(default_factory=Book)
+    jitter: float = 0.0
+    """The part of a wait, at most, by which it is told longer."""
+    slow_until: int = 0
+    """Unix nanoseconds until which everything is answered 503."""
+    ordered: deque[Problem] = field(default_factory=deque)
+    """What the next newOrders are answered."""
+
+    async def handle(self, request: web.BaseRequest, kind: str) -> web.Response:
+        """Refuse at once what comes too fast, then one by one what costs tokens."""
+        now = time.time_ns()
+        address = request.headers.get(ADDRESS_HEADER, request.remote or "")
+        if now < self.slow_until:
+            return self._refuse(busy(self.slow_until - now), Refusal(now / SECOND, 503, "slow-down", address))
+        endpoint = ENDPOINTS.get(request.path.removeprefix("/").partition("/")[0], "other")
+        if denial := self.book.request(address, endpoint, now):
+            return self._refuse(busy(denial.retry_in), _refusal(denial, now, status=503))
+        # A token that Pebble's refusal gives back must not be missed by another request in between.
+        async with self.lock if kind in ONE_AT_A_TIME or kind == "newAccount" else nullcontext():
+            match kind:
+                case "newOrder":
+                    return await self._new_order(request)
+                case "newAccount":
+                    return await self._new_account(request, address)
+            answer = await self.pass_on(request)
+        if kind in WATCHED and answer.status < web.HTTPBadRequest.status_code:
+            self._watch(kind, request.path.rpartition("/")[2], answer)
+        return answer
+
+    async def _new_account(self, request: web.BaseRequest, address: str) -> web.Response:
+        wanted = jws.new_account(await request.read())
+        if wanted is None or wanted.only_existing:
+            return await self.pass_on(request)
+        now = time.time_ns()
+        verdict = self.book.registration_wanted(address, wanted.key, now)
+        if isinstance(verdict, Denial):
+            problem = too_many(verdict, now, jitter=self._jitter())
+            return self._refuse(problem, _refusal(verdict, now), await self._nonce(request))
+        answer = await self.pass_on(request)
+        if answer.status != web.HTTPCreated.status_code:
+            self.book.buckets.give_back(verdict, time.time_ns())
+        if answer.status in {web.HTTPOk.status_code, web.HTTPCreated.status_code}:
+            self.book.registered(wanted.key)
+        return answer
+
+    async def _new_order(self, request: web.BaseRequest) -> web.Response:
+        wanted, now = jws.new_order(await request.read()), time.time_ns()
+        account, identifiers = wanted or (None, ())
+        if self.ordered:
+            problem = self.ordered.popleft()
+            refusal = Refusal(now / SECOND, problem.status, "planned", "", account, identifiers)
+            return self._refuse(problem, refusal, await self._nonce(request))
+        if account is None:
+            return await self.pass_on(request)
+        verdict = self.book.order_wanted(account, identifiers, now)
+        if isinstance(verdict, Paused):
+            limit = self.book.buckets.limits.get(CONSECUTIVE_FAILURES)
+            refill = limit.rate.interval / SECOND if limit else None
+            key = pair_key(account, verdict.identifiers[0])
+            refusal = Refusal(now / SECOND, 429, CONSECUTIVE_FAILURES, key, account, identifiers, refill)
+            problem = paused(account, verdict.identifiers, f"https://{request.host}")
+            return self._refuse(problem, refusal, await self._nonce(request))
+        if isinstance(verdict, Denial):
+            problem = too_many(verdict, now, jitter=self._jitter())
+            refusal = _refusal(verdict, now, account=account, identifiers=identifiers)
+            return self._refuse(problem, refusal, await self._nonce(request))
+        answer = await self.pass_on(request)
+        now = time.time_ns()
+        if answer.status == web.HTTPCreated.status_code:
+            authorizations = [url.rpartition("/")[2] for url in _document(answer)["authorizations"]]
+            self.book.order_made(verdict, answer.headers["Location"].rpartition("/")[2], authorizations, now)
+        else:
+            self.book.buckets.give_back(verdict.charges, now)
+        return answer
+
+    def _watch(self, kind: str, name: str, answer: web.Response) -> None:
+        document, now = _document(answer), time.time_ns()
+        status = document.get("status")
+        if not isinstance(status, str):
+            return
+        if kind in {"order", "finalize"}:
+            self.book.order_seen(name, status, now)
+        elif kind == "authorization":
+            self.book.authorization_seen(name, status, now, document["identifier"]["value"])
+        else:
+            up = [link for link in answer.headers.getall("Link", ()) if 'rel="up"' in link]
+            self.book.challenge_seen(name, status, now, up[0].partition(">")[0].rpartition("/")[2] if up else None)
+
+    def _refuse(self, problem: Problem, refusal: Refusal, nonce: str | None = None) -> web.Response:
+        self.book.refusals.append(refusal)
+        self.counts["rate_limited_answers"] += problem.status == web.HTTPTooManyRequests.status_code
+        self.counts["slow_downs"] += problem.status == web.HTTPServiceUnavailable.status_code
+        return problem.response(nonce)
+
+    def _jitter(self) -> float:
+        return random.uniform(0, self.jitter)  # noqa: S311  no secret
+
+    async def _nonce(self, request: web.BaseRequest) -> str | None:
+        # RFC 8555 §6.5: a refusal carries one too. Only Pebble's own are any good.
+        headers = {"Host": request.host, "User-Agent": "tests.ca"}
+        try:
+            async with self.session.get(f"{self.upstream}/nonce-plz", headers=headers) as answer:
+                return answer.headers.get("Replay-Nonce")
+        except (aiohttp.ClientError, TimeoutError):
+            return None
+
+    async def rig(self, request: web.BaseRequest) -> web.Response:
+        """Control; and what the demo's front answers."""
+        if not ip_address(request.remote or "0.0.0.0").is_loopback:
+            return web.Response(status=403)
+        if (request.method, request.path) == ("GET", "/rig/book"):
+            return web.json_response(self._report())
+        control = self._controls().get(request.path.removeprefix("/rig/"))
+        if request.method != "POST" or control is None:
+            return await super().rig(request)
+        try:
+            return web.json_response(control(**json.loads(await request.read())))
+        except (ValueError, TypeError, KeyError) as error:
+            return web.Response(status=400, text=f"{type(error).__name__}: {error}")
+
+    def _controls(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "configure": self._configure,
+            "forget": self._forget,
+            "steal": lambda *, limit, key, count: self.book.steal(limit, key, count, time.time_ns()),
+            "answer": self._order_answers,
+            "slow-down": self._slow_down,
+            "pause": lambda *, identifier: self.book.pause(identifier),
+            "unpause": lambda *, identifier: self.book.unpause(identifier, time.time_ns()),
+        }
+
+    def _configure(
+        self, *, limits: dict[str, Any], same_set_exempt: bool, same_set_window: float, jitter: float
+    ) -> None:
+        self.book.buckets.configure(checked({name: (c, p, b) for name, (c, p, b) in limits.items()}))
+        self.book.same_set_exempt, self.book.same_set_window, self.jitter = same_set_exempt, same_set_window, jitter
+
+    def _forget(self) -> None:
+        self.book.forget()
+        self.slow_until = 0
+        self.ordered.clear()
+
+    def _order_answers(self, *, count: int, **problem: Any) -> None:
+        self.ordered.extend([Problem(**problem)] * count)
+
+    def _slow_down(self, *, seconds: float) -> None:
+        self.slow_until = time.time_ns() + round(seconds * SECOND)
+
+    def _report(self) -> dict[str, Any]:
+        now = time.time_ns()
+        return {
+            "at": now / SECOND,
+            "rate_limited_answers": self.counts["rate_limited_answers"],
+            "slow_downs": self.counts["slow_downs"],
+            **{name: list(getattr(self.book, name)) for name in KINDS},
+            "buckets": self.book.buckets.state(now),
+            "paused": sorted(self.book.paused),
+        }
+
+
+WATCHED = frozenset({"order", "finalize", "authorization", "challenge"})
+
+
+def _refusal(
+    denial: Denial, now: int, *, status: int = 429, account: str | None = None, identifiers: tuple[str, ...] = ()
+) -> Refusal:
+    refill = denial.figures.rate.interval / SECOND
+    return Refusal(now / SECOND, status, denial.limit, denial.key, account, identifiers, refill)
+
+
+def _document(answer: web.Response) -> dict[str, Any]:
+    assert isinstance(answer.body, bytes)
+    found: dict[str, Any] = json.loads(answer.body)
+    return found
+
+
+if __name__ == "__main__":
+    main(StrictFront, "tests.ca.proxy")

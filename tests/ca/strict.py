@@ -1,0 +1,116 @@
+"""The door: a running CA that enforces limits, and what a test or a benchmark may do to it."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from certfleet.demo.pebble import DemoCA, pebble
+from tests.ca.limits import LETS_ENCRYPT, SAME_SET_WINDOW, checked
+from tests.ca.report import Report
+
+BOOK_TIMEOUT = 60.0  # seconds; a full book is some hundred megabytes
+
+
+@dataclass(frozen=True, slots=True)
+class StrictCA(DemoCA):
+    """The demonstration's CA with limits.
+
+    Its `counts()` also has `rate_limited_answers` (429) and `slow_downs` (503). Keys of buckets: an address, a /48,
+    an account's URL, a registered domain, and what `set_key` and `pair_key` of tests.ca.limits make.
+    """
+
+    async def set_limits(
+        self,
+        limits: Mapping[str, tuple[int, float, int]],
+        *,
+        same_set_exempt: bool = True,
+        same_set_window: float = SAME_SET_WINDOW,
+        jitter: float = 0.0,
+    ) -> None:
+        """Let these limits hold, and no others, from now on; what was spent stays spent.
+
+        A limit is count, period (seconds) and burst. `same_set_window` (seconds) is how long a certificate makes a
+        further one for the same names exempt; `jitter` (0.03 at Let's Encrypt) is the part by which a wait is told
+        longer at most. Raises ValueError for a limit that is none.
+        """
+        await self._control(
+            "configure",
+            limits=checked(limits),
+            same_set_exempt=same_set_exempt,
+            same_set_window=same_set_window,
+            jitter=jitter,
+        )
+
+    async def forget(self) -> None:
+        """Full buckets, nobody paused, no ordered answers, an empty book; limits and Pebble's objects stay."""
+        await self._control("forget")
+
+    async def steal(self, limit: str, key: str, count: int) -> int:
+        """Let another client spend up to `count` tokens behind our back; how many there were to spend."""
+        return int(await self._control("steal", limit=limit, key=key, count=count))
+
+    async def answer_orders(
+        self,
+        count: int,
+        status: int,
+        *,
+        type: str,  # noqa: A002  RFC 7807's name for it
+        detail: str,
+        retry_after: str | None = None,
+    ) -> None:
+        """Answer the next `count` newOrders like this, once they have passed the limits on requests."""
+        await self._control("answer", count=count, status=status, type=type, detail=detail, retry_after=retry_after)
+
+    async def slow_down(self, seconds: float) -> None:
+        """Answer everything 503 with Retry-After for so long; 0 ends it."""
+        await self._control("slow-down", seconds=seconds)
+
+    async def pause(self, identifier: str) -> None:
+        """Refuse every account's orders for this name until `unpause`."""
+        await self._control("pause", identifier=identifier)
+
+    async def unpause(self, identifier: str) -> None:
+        """What a person does on the CA's page, for every account."""
+        await self._control("unpause", identifier=identifier)
+
+    async def book(self) -> Report:
+        """Everything that the CA counted."""
+        return Report.of(await self._ask("GET", "book"))
+
+    async def _control(self, verb: str, **words: Any) -> Any:
+        return await self._ask("POST", verb, words)
+
+    async def _ask(self, method: str, path: str, document: Any = None) -> Any:
+        context = ssl.create_default_context(cadata=self.bundle)
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=BOOK_TIMEOUT)) as session,
+            session.request(method, f"{self._front}/rig/{path}", json=document, ssl=context) as answer,
+        ):
+            if not answer.ok:
+                raise ValueError(f"the CA's proxy answered {answer.status}: {await answer.text()}")
+            return await answer.json()
+
+
+@asynccontextmanager
+async def strict_ca(
+    directory: Path,
+    *,
+    http_port: int,
+    limits: Mapping[str, tuple[int, float, int]] = LETS_ENCRYPT,
+    same_set_exempt: bool = True,
+    same_set_window: float = SAME_SET_WINDOW,
+    jitter: float = 0.0,
+    **pebble_options: Any,
+) -> AsyncIterator[StrictCA]:
+    """A CA with these limits as long as the block; `pebble_options` are those of certfleet.demo.pebble."""
+    async with pebble(directory, http_port=http_port, front_module="tests.ca.proxy", **pebble_options) as plain:
+        ca = StrictCA(**{part.name: getattr(plain, part.name) for part in fields(plain)})
+        await ca.set_limits(limits, same_set_exempt=same_set_exempt, same_set_window=same_set_window, jitter=jitter)
+        yield ca
