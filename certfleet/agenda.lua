@@ -1,9 +1,6 @@
--- The agenda: everything that has to happen later, and who holds what now.
+-- The agenda: everything that has to happen later, and who holds what now; behind clock.lua and schedule.lua.
 --
--- KEYS[1]  agenda          sorted set  member -> time it is due (Unix microseconds); while held: the lease's end
--- KEYS[2]  agenda:leases   hash        member -> "fence until wake"; wake is 0, or the time it was asked for meanwhile
 -- KEYS[3]  agenda:fence    counter     the last fencing number given out
--- ARGV[1]  now in microseconds, "0" for this server's own clock
 -- ARGV[2]  the verb; what follows belongs to it:
 --   schedule member at      no later than `at`: puts it in, or brings it forward; a held member is woken when it ends
 --   due      limit lease    claims what is due               -> {member, fence, member, fence, ...}
@@ -12,27 +9,8 @@
 --   extend   member fence lease                              -> 1, or 0: lost
 --   finish   member fence at     at "-": nothing more to do  -> 1, or 0: lost
 --   drop     member         takes it out, whoever holds it   -> 1, or 0: it was not there
---
--- Times go through string.format("%.0f"): tostring() would print exponents. Microseconds fit a double exactly.
 
-local agenda, leases, fences = KEYS[1], KEYS[2], KEYS[3]
-local now, verb, member = tonumber(ARGV[1]), ARGV[2], ARGV[3]
-
-if now == 0 then
-  local clock = redis.call("TIME")
-  now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
-end
-
-local function whole(number)
-  return string.format("%.0f", number)
-end
-
-local function lease_of(name)
-  local text = redis.call("HGET", leases, name)
-  if not text then return nil end
-  local fence, till, wake = text:match("^(%d+) (%d+) (%d+)$")
-  return { fence = tonumber(fence), till = tonumber(till), wake = tonumber(wake) }
-end
+local fences, verb, member = KEYS[3], ARGV[2], ARGV[3]
 
 local function hold(name, duration, wake)
   local fence = redis.call("INCR", fences)
@@ -42,19 +20,8 @@ local function hold(name, duration, wake)
   return fence
 end
 
-local function held(lease)
-  return lease ~= nil and lease.till > now
-end
-
 if verb == "schedule" then
-  local at, lease = tonumber(ARGV[4]), lease_of(member)
-  if held(lease) then
-    if lease.wake == 0 or at < lease.wake then
-      redis.call("HSET", leases, member, whole(lease.fence) .. " " .. whole(lease.till) .. " " .. whole(math.max(at, 1)))
-    end
-  else
-    redis.call("ZADD", agenda, "LT", whole(at), member)
-  end
+  schedule(member, tonumber(ARGV[4]))
   return 1
 elseif verb == "due" then
   local answer = {}

@@ -18,11 +18,17 @@ from certfleet.errors import LeaseLost
 from certfleet.models import from_microseconds, microseconds
 from certfleet.store import Store
 
+CLOCK = Path(__file__).with_name("clock.lua")
+"""Begins every script that needs the time."""
+SCHEDULE = (CLOCK, Path(__file__).with_name("schedule.lua"))
+"""Begins every script that puts something on the agenda; its first keys are `Agenda.keys`."""
+
 Clock = Callable[[], int]
 """Unix microseconds; 0 stands for Redis's own clock."""
 
 
-def _redis_clock() -> int:
+def redis_clock() -> int:
+    """Redis's own clock."""
     return 0
 
 
@@ -47,13 +53,18 @@ class Claim:
 class Agenda:
     """Times and claims in Redis; `clock` is handed in by simulations only."""
 
-    def __init__(self, store: Store, lease: float, clock: Clock = _redis_clock) -> None:
+    def __init__(self, store: Store, lease: float, clock: Clock = redis_clock) -> None:
         """`lease`: seconds that a claim holds."""
         self._redis = store.redis
         self._keys = [store.key("agenda"), store.key("agenda", "leases"), store.key("agenda", "fence")]
-        self._script = store.script(Path(__file__).with_name("agenda.lua"))
+        self._script = store.script(*SCHEDULE, Path(__file__).with_name("agenda.lua"))
         self._lease = round(lease * 1_000_000)
         self._clock = clock
+
+    @property
+    def keys(self) -> list[str]:
+        """The agenda's own keys, as scripts behind SCHEDULE have them first."""
+        return list(self._keys)
 
     @property
     def leases_key(self) -> str:

@@ -58,9 +58,9 @@ class Store:
         """The full name of a key."""
         return self.prefix + ":".join(parts)
 
-    def script(self, path: Path) -> Script:
-        """A Lua script that stands beside its module."""
-        return Script(self.redis.register_script(path.read_text()))
+    def script(self, *paths: Path) -> Script:
+        """A Lua script that stands beside its module, behind the pieces that it shares with others."""
+        return Script(self.redis.register_script("\n".join(path.read_text() for path in paths)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,29 +4,25 @@ The arithmetic is that of Boulder (github.com/letsencrypt/boulder, package ratel
 algorithm in whole numbers. A bucket is one number, its theoretical arrival time (TAT): when it is full again.
 
 The CA counts certificates when they are issued, but asks whether there are tokens when they are ordered. So
-tokens are reserved at admission (`spend`), made good when the CA has counted them (`settle`), and given back
-when an order ends without having cost any (`refund`). What the CA is known to have counted is kept beside the
-TAT as its floor; no refund goes below it, so a bucket never holds more than the CA's own.
+tokens are reserved at admission (`reserve`), made good when the CA has counted them (`settle`), and given back
+when an order ends without having cost any (`release`). The TAT is what the CA is known to have counted; what is
+reserved is kept beside it and weighs as if the CA counted it now, so a bucket never holds more than the CA's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from certfleet.agenda import CLOCK, Clock, redis_clock
 from certfleet.models import from_microseconds, microseconds
 from certfleet.store import Store
 
-Clock = Callable[[], int]
-"""Unix microseconds; 0 stands for Redis's own clock."""
+GCRA = Path(__file__).with_name("gcra.lua")
 
 LONGEST = 4000 * 86_400_000_000  # microseconds in which a bucket fills at most: keeps every sum exact in a double
-
-
-def _redis_clock() -> int:
-    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +54,11 @@ class Bucket:
     key: str
     rate: Rate
 
+    @property
+    def name(self) -> str:
+        """Its key in Redis, without the prefix."""
+        return f"limit:{self.ca}:{self.limit}:{self.key}"
+
 
 @dataclass(frozen=True, slots=True)
 class Charge:
@@ -66,6 +67,8 @@ class Charge:
     bucket: Bucket
     cost: int = 1
     check: bool = False
+    keep: int = 0
+    """Tokens that have to be left in the bucket afterwards."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.cost <= self.bucket.rate.burst:
@@ -99,15 +102,15 @@ class Decision:
 class Buckets:
     """Every verb is one script run, all buckets at once; `clock` is handed in by simulations only."""
 
-    def __init__(self, store: Store, clock: Clock = _redis_clock) -> None:
+    def __init__(self, store: Store, clock: Clock = redis_clock) -> None:
         """Keys are `limit:<ca>:<limit>:<key>` under the store's prefix."""
         self._store = store
-        self._script = store.script(Path(__file__).with_name("buckets.lua"))
+        self._script = store.script(CLOCK, GCRA, Path(__file__).with_name("buckets.lua"))
         self._clock = clock
 
     def redis_key(self, bucket: Bucket) -> str:
         """Where Redis keeps the bucket while it is not full."""
-        return self._store.key("limit", bucket.ca, bucket.limit, bucket.key)
+        return self._store.key(bucket.name)
 
     async def spend(self, charges: Sequence[Charge]) -> Decision:
         """Take every cost or, where one bucket lacks it, none. Checked buckets only have to have theirs."""
@@ -122,13 +125,22 @@ class Buckets:
         charges = [Charge(bucket, cost=0) for bucket in buckets]
         return _each(charges, await self._run("check", charges))
 
+    async def reserve(self, charges: Sequence[Charge]) -> Decision:
+        """As `spend`, for what the CA will count later, at a moment that it chooses."""
+        return _decisive(charges, await self._run("reserve", charges))
+
     async def refund(self, charges: Sequence[Charge]) -> list[Decision]:
         """Give back what `spend` took; of each bucket, whether that gave any. To be called once for each spend."""
         taken = [charge for charge in charges if not charge.check]
         return _each(taken, await self._run("refund", taken))
 
+    async def release(self, charges: Sequence[Charge]) -> list[Decision]:
+        """Give back what `reserve` took and the CA has not counted. To be called once for each."""
+        taken = [charge for charge in charges if not charge.check]
+        return _each(taken, await self._run("release", taken))
+
     async def settle(self, charges: Sequence[Charge]) -> None:
-        """The CA has just counted what `spend` took: fill from now on, not from when it was reserved."""
+        """The CA has just counted what `reserve` took: fill from now on, not from when it was reserved."""
         await self._run("settle", [charge for charge in charges if not charge.check])
 
     async def count(self, charges: Sequence[Charge]) -> list[Decision]:
@@ -151,8 +163,15 @@ class Buckets:
         words: list[str | int | float | bytes] = [self._clock(), verb, until]
         for charge in charges:
             rate = charge.bucket.rate
-            words += [rate.interval, rate.burst, charge.cost, "check" if charge.check else "spend"]
+            mode = "check" if charge.check else "spend"
+            words += [rate.interval, rate.burst, charge.cost, min(charge.keep, rate.burst - charge.cost), mode]
         return [int(number) for number in await self._script(keys, words)]
+
+
+def full_at(text: str | None, now: int, interval: int) -> int:
+    """When a bucket as Redis keeps it (gcra.lua) is full again if the CA counted all that is reserved now."""
+    tat, pending = (int(word) for word in text.split()) if text else (0, 0)
+    return max(now, tat) + interval * pending
 
 
 def _each(charges: Sequence[Charge], answer: list[int]) -> list[Decision]:

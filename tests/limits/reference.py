@@ -23,41 +23,43 @@ def truncated(numerator: int, denominator: int) -> int:
 
 @dataclass
 class ReferenceBucket:
-    """One bucket: `tat` with our reservations, `known` with what the CA is known to have counted."""
+    """One bucket: `tat` by what the CA counted, `pending` tokens that it has not counted yet."""
 
     interval: int
     burst: int
     tat: int = 0
-    known: int = 0
+    pending: int = 0
 
     @property
     def offset(self) -> int:
         return self.interval * self.burst
 
-    def _keep(self, now: int, tat: int, known: int) -> None:
-        """A full bucket is forgotten, and so is what lies in the past."""
-        self.tat = tat if tat > now else 0
-        self.known = known if known > now and tat > now else 0
+    def _full(self, now: int) -> int:
+        """When it is full again if the CA counted everything now."""
+        return max(now, self.tat) + self.interval * self.pending
 
-    def _left(self, now: int, tat: int) -> int:
-        return max(0, truncated(now - (tat - self.offset), self.interval))
+    def _left(self, now: int, full: int) -> int:
+        return max(0, truncated(now - (full - self.offset), self.interval))
 
-    def look(self, now: int, *, allowed: bool = True) -> Answer:
-        tat = max(now, self.tat)
-        return Answer(allowed, self._left(now, tat), 0, tat - now)
+    def _forget(self, now: int) -> None:
+        """A full bucket is forgotten, also when the clock is set back later."""
+        if self.tat <= now and not self.pending:
+            self.tat = 0
 
-    def decide(self, now: int, cost: int) -> Answer:
-        tat = max(now, self.tat)
-        new = tat + self.interval * cost
-        difference = now - (new - self.offset)
+    def decide(self, now: int, cost: int, keep: int = 0) -> Answer:
+        full = self._full(now)
+        new = full + self.interval * cost
+        difference = now - (new + self.interval * keep - self.offset)
         if difference < 0:
-            return Answer(allowed=False, remaining=self._left(now, tat), retry_in=-difference, reset_in=tat - now)
+            return Answer(allowed=False, remaining=self._left(now, full), retry_in=-difference, reset_in=full - now)
         retry_in = max(0, self.interval * cost - difference)
         return Answer(allowed=True, remaining=self._left(now, new), retry_in=retry_in, reset_in=new - now)
 
-    def take(self, now: int, cost: int) -> None:
-        if cost:
-            self._keep(now, max(now, self.tat) + self.interval * cost, self.known)
+    def take(self, now: int, cost: int, *, reserve: bool = False) -> None:
+        if cost and reserve:
+            self.pending += cost
+        elif cost:
+            self.tat = max(now, self.tat) + self.interval * cost
 
     def spend(self, now: int, cost: int) -> Answer:
         answer = self.decide(now, cost)
@@ -67,37 +69,55 @@ class ReferenceBucket:
 
     def refund(self, now: int, cost: int) -> Answer:
         if now > self.tat:
-            return self.look(now, allowed=False)
-        old, new = self.tat, max(self.tat - self.interval * cost, self.known, now)
-        self._keep(now, new, self.known)
-        return self.look(now, allowed=new != old)
+            return self._state(now, allowed=False)
+        old, self.tat = self.tat, max(self.tat - self.interval * cost, now)
+        answer = self._state(now, allowed=self.tat != old)
+        self._forget(now)
+        return answer
+
+    def _state(self, now: int, *, allowed: bool) -> Answer:
+        full = self._full(now)
+        return Answer(allowed, self._left(now, full), 0, full - now)
+
+    def release(self, now: int, cost: int) -> Answer:
+        old, self.pending = self.pending, max(0, self.pending - cost)
+        answer = self._state(now, allowed=self.pending < old)
+        self._forget(now)
+        return answer
 
     def count(self, now: int, cost: int, *, reserved: bool) -> Answer:
-        known = max(now, self.known) + self.interval * cost
-        if known - self.offset > now:  # the CA drops what its bucket does not hold
-            return self.look(now, allowed=False)
-        tat = self.tat if reserved else max(now, self.tat) + self.interval * cost
-        self._keep(now, max(tat, known), known)
-        return self.look(now)
+        if reserved:
+            self.pending = max(0, self.pending - cost)
+        new = max(now, self.tat) + self.interval * cost
+        took = new - self.offset <= now  # the CA drops what its bucket does not hold
+        if took:
+            self.tat = new
+        answer = self._state(now, allowed=took)
+        self._forget(now)
+        return answer
 
     def reset(self) -> None:
-        self.tat = self.known = 0
+        self.tat = 0
 
     def block(self, now: int, until: int) -> None:
-        known = max(self.known, until + self.offset - self.interval)
-        self._keep(now, max(self.tat, known), known)
+        self.tat = max(self.tat, until + self.offset - self.interval)
+        self._forget(now)
+
+
+Asked = tuple[ReferenceBucket, int, int, bool]
+"""A bucket, the cost, what is to be left, whether it is only checked."""
 
 
 def spend_all(
-    charges: list[tuple[ReferenceBucket, int, bool]], now: int, *, take: bool = True
+    charges: list[Asked], now: int, *, take: bool = True, reserve: bool = False
 ) -> tuple[int | None, Answer | None]:
-    """All or none; which bucket decides, and what it says. A charge: bucket, cost, only checked."""
-    answers = [bucket.decide(now, cost) for bucket, cost, _ in charges]
+    """All or none; which bucket decides, and what it says."""
+    answers = [bucket.decide(now, cost, keep) for bucket, cost, keep, _ in charges]
     allowed = all(answer.allowed for answer in answers)
     if allowed and take:
-        for bucket, cost, check in charges:
+        for bucket, cost, _, check in charges:
             if not check:
-                bucket.take(now, cost)
+                bucket.take(now, cost, reserve=reserve)
     if not answers:
         return None, None
     asked = [answer for answer in answers if answer.allowed == allowed]

@@ -86,7 +86,7 @@ async def test_refund_leaves_what_was_only_checked(buckets: Buckets) -> None:
 async def test_settling_is_the_later_of_ours_and_one_interval_from_issue(buckets: Buckets, watch: Watch) -> None:
     """A token that was reserved an hour ago and counted now comes back one interval from now."""
     domain = bucket_of("example.com", count=50, period=7 * DAY)
-    await buckets.spend([Charge(domain)])
+    await buckets.reserve([Charge(domain)])
     watch.move(3600)
     await buckets.settle([Charge(domain)])
     state = (await buckets.look([domain]))[0]
@@ -97,7 +97,7 @@ async def test_settling_many_does_not_let_them_come_back_sooner_than_at_the_ca(b
     """Ten reserved at once and issued an hour later fill again from the issue on, not from the reservation."""
     domain = bucket_of("example.com", count=50, period=7 * DAY)
     for _ in range(10):
-        await buckets.spend([Charge(domain)])
+        await buckets.reserve([Charge(domain)])
     watch.move(3600)
     for _ in range(10):
         await buckets.settle([Charge(domain)])
@@ -106,21 +106,45 @@ async def test_settling_many_does_not_let_them_come_back_sooner_than_at_the_ca(b
     assert state.remaining == 40
 
 
-async def test_what_the_ca_counted_cannot_be_refunded(buckets: Buckets) -> None:
-    """A refund that comes twice, or after the certificate, gives nothing."""
+async def test_what_is_reserved_does_not_come_back_while_the_ca_has_not_counted_it(
+    buckets: Buckets, watch: Watch
+) -> None:
+    """It may be counted a day from now, all ten at once: nobody may have had an eleventh by then."""
     domain = bucket_of("example.com")
-    await buckets.spend([Charge(domain)])
+    assert (await buckets.reserve([Charge(domain, 10)])).allowed
+    watch.move(DAY)
+    assert await left(buckets, domain) == [0]
+    await buckets.settle([Charge(domain, 3)])
+    assert await left(buckets, domain) == [0]
+    watch.move(1)
+    assert await left(buckets, domain) == [1]
+
+
+async def test_what_the_ca_counted_cannot_be_given_back(buckets: Buckets) -> None:
+    """What is given back twice, or after the certificate, gives nothing."""
+    domain = bucket_of("example.com")
+    await buckets.reserve([Charge(domain, 2)])
     await buckets.settle([Charge(domain)])
-    assert [one.allowed for one in await buckets.refund([Charge(domain)])] == [False]
+    given = [(await buckets.release([Charge(domain)]))[0].allowed for _ in range(2)]
+    assert given == [True, False]
     assert await left(buckets, domain) == [9]
 
 
+async def test_tokens_to_be_kept_are_there_for_others(buckets: Buckets) -> None:
+    """Whoever has to leave three of ten takes seven."""
+    orders = bucket_of("orders")
+    said = [await buckets.spend([Charge(orders, keep=3)]) for _ in range(8)]
+    assert [one.allowed for one in said] == [True] * 7 + [False]
+    assert said[-1].retry_in == 1
+    assert (await buckets.spend([Charge(orders, 3)])).allowed
+
+
 async def test_the_ca_said_when(buckets: Buckets, watch: Watch) -> None:
-    """No token before the time that a 429 names, whatever is refunded; one then, and one each interval after."""
+    """No token before the time that a 429 names, whatever is given back; one then, and one each interval after."""
     domain = bucket_of("example.com", count=50, period=7 * DAY)
-    await buckets.spend([Charge(domain)])
+    await buckets.reserve([Charge(domain)])
     await buckets.block([domain], from_microseconds(watch.now + 600 * SECOND))
-    await buckets.refund([Charge(domain)])
+    await buckets.release([Charge(domain)])
     said = await buckets.spend([Charge(domain)])
     assert (said.allowed, said.remaining, said.retry_in) == (False, 0, 600)
     watch.move(599.999999)
