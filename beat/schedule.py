@@ -15,6 +15,6 @@ SCHEDULE: dict[str, dict[str, Any]] = {
         "task": "certfleet.tick",
         "schedule": TICK,
         # A tick that waited longer than this finds its successor behind it.
-        "options": {"queue": "expiry", "expires": 5},
+        "options": {"queue": "tick", "expires": 5},
     },
 }

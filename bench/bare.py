@@ -139,7 +139,7 @@ async def _main() -> None:
     work = Work(**json.loads(await asyncio.to_thread(sys.stdin.readline)))
     key = load_account_key(work.key.encode())
     async with Transport(CA("bare", work.directory, bundle=work.bundle, public=False)) as transport:
-        kid = await protocol.new_account(transport, key, "bench@example.com", agree_tos=True)
+        kid = (await protocol.new_account(transport, key, "bench@example.com", agree_tos=True)).url
         signer = Signer(key, kid)
         await _loop(transport, signer, work, "w", 2 * work.in_flight)
         _say("warm")

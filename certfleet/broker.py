@@ -7,6 +7,8 @@ from typing import Any
 from certfleet.settings import Settings
 from certfleet.store import redis_url
 
+TICK = "tick"
+"""The tick and the gates of waiting rooms: short, and never behind longer work (workers/stack.py)."""
 EXPIRY = "expiry"
 ORDERS = "orders"
 INSTALL = "install"
@@ -14,6 +16,7 @@ INSTALL = "install"
 TASKS = {
     "check": ("certfleet.expiry.check", "apps", EXPIRY),
     "order": ("certfleet.orders.advance", "orders", ORDERS),
+    "gate": ("certfleet.admission.open", "gates", TICK),
     "host": ("certfleet.install.host", "hosts", INSTALL),
 }
 """Kind of agenda member -> its task, the argument that carries {name: fence}, its queue."""

@@ -11,28 +11,32 @@ Every method checks what it is given and raises UsageError with one sentence bef
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ipaddress
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
-from certfleet.broker import EXCHANGE, TASKS, broker_configuration
+from certfleet.acme_ca.presets import presets
 from certfleet.errors import UsageError
-from certfleet.identifiers import normalise, normalise_all
-from certfleet.inventory import check_name
+from certfleet.hint import send_hint
+from certfleet.identifiers import normalise_all
+from certfleet.inventory import check_address, check_name
 from certfleet.journal import Entry
+from certfleet.lifecycle.estimate import Estimate
 from certfleet.lifecycle.fleet import Fleet, open_fleet
-from certfleet.lifecycle.ordering import make_order
+from certfleet.lifecycle.forecast import estimate
+from certfleet.lifecycle.limiting import Publication, Rule, rules, set_limits
+from certfleet.lifecycle.ordering import LONG_AGO, change_order, forgiven, hurried, make_order
 from certfleet.lifecycle.records import check_member, host_member, order_member
+from certfleet.lifecycle.whatif import what_if
+from certfleet.limits.line import Lines
+from certfleet.limits.view import BucketInUse, buckets_in_use
 from certfleet.models import App, Host, Installation, utcnow
-from certfleet.overview import Overview, State, overview
+from certfleet.overview import Overview, State, overview, standing
+from certfleet.plan import Planned
 from certfleet.properties import check_property, effective, require_usable
 from certfleet.settings import Settings, load_settings
 
-LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)  # due at once, before everything that is merely due
 PATIENCE = 3.0  # seconds that a person waits for Redis: a restart takes a second or two
 LOOK = 0.05  # seconds between two looks of `wait`
 PAGE = 500  # apps put together at once
@@ -65,7 +69,7 @@ class Client:
         if not re.fullmatch(r"/[A-Za-z0-9._/@+-]*", host.root) or ".." in host.root.split("/"):
             wanted = "is not an absolute path of letters, digits and . _ - + @: give one such as /var/lib/certificates"
             raise UsageError("root", host.root, wanted)
-        _check_address(host.address)
+        check_address(host.address)
         await self._fleet.inventory.add_host(host)
         await self._fleet.journal.write(host.name, "host added", f"driver {host.driver}, preset {host.preset}")
 
@@ -128,6 +132,7 @@ class Client:
         await self._fleet.inventory.remove_app(app)
         for member in (check_member(name), order_member(name)):
             await self._fleet.agenda.drop(member)
+        await self._fleet.rooms.leave(name)
         await self._fleet.records.forget_app(app)
         await self._fleet.journal.write(name, "removed")
 
@@ -192,18 +197,47 @@ class Client:
         own = (await self._fleet.inventory.app(app)).properties if app else {}
         return effective(own, await self._fleet.inventory.properties())
 
+    # --- limits ------------------------------------------------------------------------------------
+
+    async def set_limits(
+        self, values: Mapping[str, str], *, ca: str | None = None, account: str | None = None, domain: str | None = None
+    ) -> Done:
+        """Set limits of a CA, all or none; an empty value takes one away. Raises UsageError.
+
+        `ca`: name or directory; None: the one that is set for all apps. `account` (its e-mail address) or `domain`:
+        for that one alone.
+        """
+        at, changed = await set_limits(self._fleet, values, ca=ca, account=account, domain=domain)
+        if changed:
+            await self._fleet.rooms.open_all(utcnow())
+        return Done(changed=changed, sentence=f"{at.name}: " + ("set" if changed else "it is like that already"))
+
+    async def buckets(self) -> list[BucketInUse]:
+        """The CA's limits as they stand: each bucket that is not full, or that somebody waits for."""
+        directories = {name: preset.directory for name, preset in presets().items()}
+        return await buckets_in_use(self._fleet.store, self._fleet.limits, directories)
+
+    async def limits(self, ca: str | None = None) -> tuple[Publication, list[Rule]]:
+        """The limits that hold at a CA, and where they come from. Raises UsageError."""
+        return await rules(self._fleet, ca)
+
     # --- certificates ------------------------------------------------------------------------------
 
-    async def enable(self, name: str) -> Done:
-        """Take care of an app from now on. Idempotent. Raises UsageError before anything is touched."""
+    async def enable(self, name: str, *, urgent: bool = False) -> Done:
+        """Take care of an app from now on. Idempotent. Raises UsageError before anything is touched.
+
+        `urgent`: its first certificate goes before every other order that waits for a limit of the CA's.
+        """
         app = await self._fleet.inventory.app(name)
         await self._acceptable(app)
         if app.enabled:
             return Done(
-                changed=False, sentence=f"{name}: is enabled already; {_standing((await self._views([app]))[0])}"
+                changed=False, sentence=f"{name}: is enabled already; {standing((await self._views([app]))[0])}"
             )
         await self._fleet.inventory.save_app(replace(app, enabled=True), app)
         await self._fleet.journal.write(name, "enabled")
+        if urgent and await self._fleet.records.certificate(name) is None:
+            await self._order_now(app, "first issue", urgent=True)
         await self._look_again([replace(app, enabled=True)])
         return Done(changed=True, sentence=f"{name}: enabled, the certificate is being ordered")
 
@@ -219,21 +253,27 @@ class Client:
         await self._fleet.journal.write(name, "disabled")
         return Done(changed=True, sentence=f"{name}: disabled; its certificate stays installed and is not renewed")
 
-    async def renew(self, names: Sequence[str], *, force: bool = False) -> list[Done]:
-        """Look at apps now (none named: all); with `force`, order even what is not due. Raises UnknownName."""
+    async def renew(self, names: Sequence[str], *, force: bool = False, urgent: bool = False) -> list[Done]:
+        """Look at apps now (none named: all); with `force`, order even what is not due. Raises UnknownName.
+
+        `urgent`: the order that there is goes before every other one that waits for a limit of the CA's.
+        """
         answers: list[Done] = []
         async for page in self._pages(names):
             asked = page if names else [app for app in page if app.enabled]
-            standing = {app.name: _standing(view) for app, view in zip(asked, await self._views(asked), strict=True)}
+            stands = {app.name: standing(view) for app, view in zip(asked, await self._views(asked), strict=True)}
             for app in asked:
                 if not app.enabled:
                     sentence = f"{app.name}: is not enabled: `certfleet enable {app.name}`"
                 elif force:
-                    await self._order_now(app)
+                    await self._order_now(app, "forced", urgent=urgent)
                     sentence = f"{app.name}: a new certificate is being ordered"
                 else:
-                    sentence = f"{app.name}: is being looked at; {standing[app.name]}"
+                    sentence = f"{app.name}: is being looked at; {stands[app.name]}"
                 answers.append(Done(changed=app.enabled, sentence=sentence))
+            if urgent:
+                for app in asked:
+                    await change_order(self._fleet, app.name, hurried)
             if names:  # a person who names an app has mended something: no back-off is waited for
                 await self._look_again(asked)
             else:
@@ -249,24 +289,14 @@ class Client:
                 if installation.retry_at is not None:
                     await self._fleet.records.want(replace(installation, retry_at=None, error=None))
         for name in orders:
-            await self._forgive(name)
+            await change_order(self._fleet, name, forgiven)
         await self._due("check", names)
         await self._due("order", list(orders))
         return len(names)
 
-    async def _forgive(self, name: str) -> None:
-        """Take the back-off and its error from an order, unless a worker is at it just now."""
-        claim = await self._fleet.agenda.claim(order_member(name))
-        if claim is None:
-            return
-        order = await self._fleet.records.order(name)
-        if order is not None and order.retry_at is not None:
-            await self._fleet.records.save_order(claim, replace(order, retry_at=None, error=None))
-        await self._fleet.agenda.finish(claim, LONG_AGO)
-
-    async def _order_now(self, app: App) -> None:
+    async def _order_now(self, app: App, reason: str, *, urgent: bool) -> None:
         properties = effective(app.properties, await self._fleet.inventory.properties())
-        await make_order(self._fleet, app, properties, "forced", utcnow())
+        await make_order(self._fleet, app, properties, reason, utcnow(), urgent=urgent)
 
     async def _due(self, kind: str, names: Sequence[str]) -> None:
         """Put members on the agenda as due, and send workers a hint so that nobody waits for the next tick."""
@@ -274,14 +304,15 @@ class Client:
             members = [f"{kind}:{name}" for name in names[start : start + AT_ONCE]]
             await asyncio.gather(*(self._fleet.agenda.schedule(member, LONG_AGO) for member in members))
         if 0 < len(names) <= HINTED:
-            await asyncio.to_thread(_hint, self._fleet.settings, kind, list(names))
+            await asyncio.to_thread(send_hint, self._fleet.settings, kind, list(names))
 
     # --- looking -----------------------------------------------------------------------------------
 
     async def overviews(self, names: Sequence[str] = ()) -> AsyncIterator[Overview]:
         """The named apps, or all by name. Raises UnknownName."""
+        lines = Lines(self._fleet.store)
         async for page in self._pages(names):
-            for view in await self._views(page):
+            for view in await self._views(page, lines):
                 yield view
 
     async def _pages(self, names: Sequence[str] = ()) -> AsyncIterator[list[App]]:
@@ -296,12 +327,14 @@ class Client:
         if page:
             yield page
 
-    async def _views(self, apps: Sequence[App]) -> list[Overview]:
+    async def _views(self, apps: Sequence[App], lines: Lines | None = None) -> list[Overview]:
+        """How these apps are; `lines` are waiting rooms that were read for a page before."""
         names = [app.name for app in apps]
         everywhere = await self._fleet.inventory.properties()
         certificates = await self._fleet.records.certificates(names)
         orders = await self._fleet.records.orders(names)
         installations = await self._fleet.records.installations_of(names)
+        places = await (lines or Lines(self._fleet.store)).places(list(orders))
         return [
             overview(
                 app,
@@ -309,6 +342,7 @@ class Client:
                 certificates.get(app.name),
                 orders.get(app.name),
                 installations[app.name],
+                place=places.get(app.name),
             )
             for app in apps
         ]
@@ -322,6 +356,26 @@ class Client:
     async def history(self, name: str) -> list[Entry]:
         """The newest entries of an app's journal, oldest first."""
         return await self._fleet.journal.latest(name)
+
+    async def forecast(
+        self,
+        plan: Sequence[Planned] | None = None,
+        *,
+        ca: str | None = None,
+        email: str | None = None,
+        limits: Mapping[str, str] | None = None,
+        lifetime: str | None = None,
+        names_per_certificate: int | None = None,
+    ) -> Estimate:
+        """When the apps of a plan (plan.read_plan) would be done; without one, the orders that wait now.
+
+        The rest is what if: the CA and e-mail of planned apps that name none, other rates of limits, another lifetime
+        (45d), up to so many names of one domain on a certificate. Raises UsageError.
+        """
+        assumed = what_if(
+            ca=ca, email=email, limits=limits, lifetime=lifetime, names_per_certificate=names_per_certificate
+        )
+        return await estimate(self._fleet, assumed, plan)
 
     async def wait(
         self, names: Sequence[str], timeout: float, newer_than: Mapping[str, int] | None = None
@@ -346,44 +400,12 @@ class Client:
             await asyncio.sleep(LOOK)
 
 
-def _check_address(address: str) -> None:
-    with contextlib.suppress(ValueError):
-        ipaddress.ip_address(address)
-        return
-    try:
-        normalise(f"{address}.invalid")  # a host name may be a single label here
-    except UsageError:
-        raise UsageError("address", address, "is neither an IP address nor a host name") from None
-
-
 def _go_on(app: App, everywhere: Mapping[str, str]) -> None:
     try:
         require_usable(app, effective(app.properties, everywhere))
     except UsageError as error:
         wanted = f"enabled app {app.name} could not go on: {error}"
         raise UsageError(error.field, None, wanted) from None
-
-
-def _standing(view: Overview) -> str:
-    if view.error:
-        return f"it is {view.state}: {view.error}"
-    if view.renew_at and view.state is State.SERVED:
-        return f"its certificate is served and is renewed on {view.renew_at:%Y-%m-%d %H:%M} UTC"
-    return f"it is {view.state}"
-
-
-def _hint(settings: Settings, kind: str, names: list[str]) -> None:
-    """Send one message per batch. A message is only a hint: without it the next tick finds the same."""
-    from celery import Celery  # noqa: PLC0415  170 ms of imports that a quick `ls` does not need
-    from kombu.exceptions import OperationalError  # noqa: PLC0415
-
-    task, argument, queue = TASKS[kind]
-    # Redis going away just now harms nothing: the agenda has them.
-    with contextlib.suppress(OperationalError), Celery("certfleet", set_as_current=False) as app:
-        app.conf.update(broker_configuration(settings))
-        for start in range(0, len(names), settings.batch):
-            message = dict.fromkeys(names[start : start + settings.batch], 0)
-            app.send_task(task, kwargs={argument: message}, exchange=EXCHANGE, routing_key=queue)
 
 
 @asynccontextmanager

@@ -10,6 +10,8 @@ CertfleetError
 ├── CAError                 the CA's fault or word
 │   ├── CAUnreachable       no answer: connection, TLS, time-out
 │   ├── CAMisbehaved        an answer that is not what RFC 8555 says
+│   ├── SlowedDown          too many requests for now: wait until `retry_at`
+│   ├── RateLimited         a limit of the CA's has no token for this before `retry_at`
 │   └── AcmeProblem         a problem document (RFC 8555 §6.7), with Retry-After kept
 ├── OwnerError              only the owner can mend it: a name points elsewhere, the CA refused a name
 └── InstallError            a host did not take the certificate; the old one is still served
@@ -69,6 +71,20 @@ class CAUnreachable(CAError):
 
 class CAMisbehaved(CAError):
     """An answer came that RFC 8555 does not allow."""
+
+
+class SlowedDown(CAError):
+    """No further request before `retry_at`: the CA said so, or would say so."""
+
+    def __init__(self, waits_for: str, retry_at: datetime) -> None:
+        """`waits_for`: what the wait is for, in words."""
+        super().__init__(f"waiting for {waits_for}, until {retry_at:%Y-%m-%d %H:%M:%S} UTC")
+        self.waits_for = waits_for
+        self.retry_at = retry_at
+
+
+class RateLimited(SlowedDown):
+    """A limit of the CA's has no token before `retry_at`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,14 @@ properties    hash        the global properties
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from certfleet.errors import UnknownName, UsageError
+from certfleet.identifiers import normalise
 from certfleet.models import App, Host, dump, load
 from certfleet.store import Store
 
@@ -26,6 +29,17 @@ def check_name(kind: str, name: str) -> str:
     if not NAME.fullmatch(name):
         raise UsageError(kind, name, "is not a name: use up to 63 of a-z, 0-9 and -, a letter or digit first")
     return name
+
+
+def check_address(address: str) -> None:
+    """Where a host is asked for its certificate. Raises UsageError unless it is an IP address or a host name."""
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(address)
+        return
+    try:
+        normalise(f"{address}.invalid")  # a host name may be a single label here
+    except UsageError:
+        raise UsageError("address", address, "is neither an IP address nor a host name") from None
 
 
 class Inventory:

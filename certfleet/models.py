@@ -90,7 +90,10 @@ class OrderState(StrEnum):
     PENDING = "pending"
     FINALIZING = "finalizing"
     RETRY = "retry"
+    LIMITED = "limited"
+    """Held up by a limit of the CA's: not a failure."""
     PARKED = "parked"
+    """Waits for a person."""
 
 
 @dataclass(slots=True)
@@ -120,6 +123,10 @@ class Order:
     attempts: int = 0
     retry_at: datetime | None = None
     error: str | None = None
+    held: str | None = None
+    """What the CA makes it wait for until `retry_at`, for a person: a limit, not a failure."""
+    urgent: bool = False
+    """In the emergency lane: before every other order that waits for the same limit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from certfleet.lifecycle.renewal import renew_at
+from certfleet.limits.line import Place
+from certfleet.limits.words import meaning
 from certfleet.models import App, Certificate, Installation, Order, OrderState
 from certfleet.properties import parse_grace
 
@@ -17,6 +19,7 @@ class State(StrEnum):
     DISABLED = "disabled"
     PARKED = "parked"
     FAILING = "failing"
+    LIMITED = "limited"
     ORDERING = "ordering"
     INSTALLING = "installing"
     SERVED = "served"
@@ -42,6 +45,14 @@ class Overview:
     reason: str | None
     """Why the present order was made."""
     error: str | None
+    waits_for: str | None
+    """What it waits for: a limit of the CA's and for what, in words."""
+    waits_until: datetime | None
+    """When its turn comes, if nobody more urgent does."""
+    place: int | None
+    """Its place in the waiting room; 1 is next."""
+    places: int | None
+    """How many wait there."""
 
 
 def overview(
@@ -50,17 +61,20 @@ def overview(
     certificate: Certificate | None,
     order: Order | None,
     installations: dict[str, Installation],
+    *,
+    place: Place | None = None,
 ) -> Overview:
-    """Put an app's records together."""
+    """Put an app's records together; `place` is where its order waits for tokens."""
     generation = certificate.generation if certificate else 0
     served_on = sum(1 for i in installations.values() if generation and i.host in app.hosts and i.served == generation)
     failing = [f"{i.host}: {i.error}" for i in installations.values() if i.error and i.host in app.hosts]
     tries = [i.retry_at for i in installations.values() if i.retry_at and i.host in app.hosts]
-    if order and order.retry_at:
+    if order and order.retry_at and not order.held:
         tries.append(order.retry_at)
+    held = order if order and order.held and order.retry_at and not place else None
     return Overview(
         name=app.name,
-        state=_state(app, order, bool(failing), generation, served_on),
+        state=_state(app, order, bool(failing), generation, served_on, limited=bool(place or held)),
         domains=app.shown or app.identifiers,
         hosts=app.hosts,
         served_on=served_on,
@@ -72,18 +86,41 @@ def overview(
         next_try=min(tries, default=None),
         reason=order.reason if order else None,
         error=(order.error if order and order.error else None) or ("; ".join(failing) or None),
+        waits_for=meaning(place.bucket) if place else held.held if held else None,
+        waits_until=place.at if place else held.retry_at if held else None,
+        place=place.place if place else None,
+        places=place.waiting if place else None,
     )
 
 
-def _state(app: App, order: Order | None, failing: bool, generation: int, served_on: int) -> State:  # noqa: FBT001
+def _state(  # noqa: PLR0911  one line per state reads best
+    app: App,
+    order: Order | None,
+    failing: bool,  # noqa: FBT001
+    generation: int,
+    served_on: int,
+    *,
+    limited: bool,
+) -> State:
     if not app.enabled:
         return State.DISABLED
     if order and order.state is OrderState.PARKED:
         return State.PARKED
     if failing or (order and order.error):
         return State.FAILING
+    if limited:
+        return State.LIMITED
     if order:
         return State.ORDERING
     if generation and served_on < len(app.hosts):
         return State.INSTALLING
     return State.SERVED if generation else State.WAITING
+
+
+def standing(view: Overview) -> str:
+    """How an app is, as the end of a sentence."""
+    if view.error:
+        return f"it is {view.state}: {view.error}"
+    if view.renew_at and view.state is State.SERVED:
+        return f"its certificate is served and is renewed on {view.renew_at:%Y-%m-%d %H:%M} UTC"
+    return f"it is {view.state}"

@@ -84,6 +84,46 @@ def _grace(name: str, value: str) -> str:
     return value
 
 
+def _tenant(name: str, value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", value):
+        raise UsageError(name, value, "is not a name: use up to 63 of a-z, 0-9 and -, a letter or digit first")
+    return value
+
+
+AFTER_RENEWALS = "after-renewals"
+
+
+def _first_issue(name: str, value: str) -> str:
+    parse_first_issue(value, field=name)
+    return value
+
+
+def parse_first_issue(value: str, field: str = "first-issue") -> timedelta | None:
+    """As which time left a certificate that does not exist counts; None: after every renewal. Raises UsageError."""
+    if value == AFTER_RENEWALS:
+        return None
+    found = re.fullmatch(r"([0-9]{1,7})([smhd])", value)
+    if not found:
+        raise UsageError(field, value, f"is neither a length of time such as 7d nor {AFTER_RENEWALS}")
+    return timedelta(seconds=int(found[1]) * UNITS[found[2]])
+
+
+LARGEST_SHARE = 90  # per cent: some of it has to be for new names
+
+
+def _share(name: str, value: str) -> str:
+    parse_share(value, field=name)
+    return value
+
+
+def parse_share(value: str, field: str = "reserved-for-renewals") -> float:
+    """A share in per cent as a fraction. Raises UsageError."""
+    found = re.fullmatch(r"([0-9]{1,3})%", value)
+    if not found or int(found[1]) > LARGEST_SHARE:
+        raise UsageError(field, value, f"is not a share: give one from 0% to {LARGEST_SHARE}%")
+    return int(found[1]) / 100
+
+
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -110,6 +150,14 @@ PROPERTIES: dict[str, Property] = {
         Property("http-port", "80", "where http-01 is validated; other than 80 only at private CAs", _port),
         Property("adopt", "off", "take over what stands in the app's place on a host", _one_of("on", "off")),
         Property("listen", "", "the one address the app's TLS listens on; unset: every address of the host", _address),
+        Property("tenant", "", "whose app it is: new names of several tenants get their turns one by one", _tenant),
+        Property(
+            "first-issue",
+            AFTER_RENEWALS,
+            "how urgent a first certificate is: like one with this time left (7d), or after-renewals",
+            _first_issue,
+        ),
+        Property("reserved-for-renewals", "25%", "share of an account's new orders that new names leave alone", _share),
         Property("port", "443", "where the app serves TLS, on each of its hosts", _port),
     )
 }

@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     """Seconds that a claimed agenda member stays claimed; a lost message delays its member by this."""
     zones: Annotated[list[str], NoDecode] = []
     """Zones whose hosts this process's worker installs to, besides those without a zone."""
+    egress_address: str | None = None
+    """The public address from which the CA sees this machine's requests; unset: all machines count as one."""
     responder_address: str = "127.0.0.1"
     responder_port: int = Field(default=8402, ge=1, le=65535)
     flower_address: str = "127.0.0.1"
@@ -104,6 +106,16 @@ class Settings(BaseSettings):
             if not _is_server(server):
                 raise ValueError(f"{server!r} is not an address such as 192.0.2.53 or 192.0.2.53:5353")
         return value
+
+    @field_validator("egress_address")
+    @classmethod
+    def _egress(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if not _is_address(value) or "%" in value:
+            raise ValueError(f"{value!r} is not an IP address such as 192.0.2.1")
+        address = ipaddress.ip_address(value)  # one spelling: all that share it count together
+        return str((isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped) or address)
 
     @field_validator("zones")
     @classmethod

@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from certfleet.client import Client, open_client
 from certfleet.demo.handshake import serials, trusting
@@ -21,6 +23,7 @@ from certfleet.install.snippet import snippet
 from certfleet.models import App
 from certfleet.overview import Overview, State
 from certfleet.settings import Settings
+from tests.ca.strict import StrictCA, strict_ca
 
 LIMIT = 60.0  # seconds that a test waits for anything before it has failed
 
@@ -78,6 +81,12 @@ class Rig:
             await asyncio.sleep(0.1)
         assert found == expected
 
+    @property
+    def strict(self) -> StrictCA:
+        """The CA of a rig with limits."""
+        assert isinstance(self.ca, StrictCA)
+        return self.ca
+
     def environment(self) -> dict[str, str]:
         """For commands that talk to this fleet."""
         return os.environ | {"CERTFLEET_HOME": str(self.settings.home)}
@@ -109,7 +118,16 @@ class Rig:
         found: dict[str, int] = {}
         for line in listing.splitlines():
             pid, _, command = line.strip().partition(" ")
-            for name in ("-n w1@", "-n w2@", " beat ", "workers.responder", "flower", "valkey", "redis-server"):
+            for name in (
+                "-n w1@",
+                "-n w2@",
+                "-n clock@",
+                " beat ",
+                "workers.responder",
+                "flower",
+                "valkey",
+                "redis-server",
+            ):
                 if name in command:
                     found.setdefault(name.strip("-n @").strip(), int(pid))
         return found
@@ -133,19 +151,25 @@ async def running_rig(
     sleep: bool = False,
     workers: int = 2,
     stack: bool = True,
+    limits: Mapping[str, tuple[int, float, int]] | None = None,
+    mirrored: bool = True,
 ) -> AsyncIterator[Rig]:
-    """Start everything; nothing of it outlives the block."""
+    """Start everything; nothing of it outlives the block.
+
+    `limits` (count, period in seconds, burst) hold at the CA, and the fleet knows them where they are `mirrored`.
+    """
     http_port, tls_port, responder, flower = (free_port() for _ in range(4))
+    options: dict[str, Any] = {
+        "http_port": http_port,
+        "validity_seconds": validity_seconds,
+        "bad_nonce_percent": bad_nonce_percent,
+        "authz_reuse_percent": authz_reuse_percent,
+        "sleep": sleep,
+    }
+    start = pebble if limits is None else partial(strict_ca, limits=limits, same_set_exempt=False)
     async with (
         private_nginx(directory / "nginx", http_port=http_port, tls_port=tls_port) as nginx,
-        pebble(
-            directory / "ca",
-            http_port=http_port,
-            validity_seconds=validity_seconds,
-            bad_nonce_percent=bad_nonce_percent,
-            authz_reuse_percent=authz_reuse_percent,
-            sleep=sleep,
-        ) as ca,
+        start(directory / "ca", **options) as ca,
     ):
         settings = Settings(
             home=directory / "home",
@@ -159,8 +183,15 @@ async def running_rig(
             return
         async with running_fleet(settings, directory / "fleet.log") as pid, open_client(settings) as client:
             await furnish(client, settings, ca, nginx, 0)
+            if limits and mirrored:
+                await client.set_limits(written(limits), ca=ca.directory)
             await ca.reset()
             yield Rig(directory, ca, nginx, settings, client, pid)
+
+
+def written(limits: Mapping[str, tuple[int, float, int]]) -> dict[str, str]:
+    """The limits as `certfleet limits set` takes them."""
+    return {name: f"{count}/{round(period * 1000)}ms burst {burst}" for name, (count, period, burst) in limits.items()}
 
 
 def kill(pid: int) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from certfleet import identifiers
 from certfleet.errors import UsageError
 from certfleet.identifiers import MAXIMUM_LENGTH, MAXIMUM_NAMES, normalise, normalise_all, require_public
 
@@ -88,3 +89,19 @@ def test_public_names(name: str, *, public: bool) -> None:
     else:
         with pytest.raises(UsageError, match="public suffix"):
             require_public(name, "as typed")
+
+
+@given(st.text(alphabet="ab09-.*A_xn[]: ", min_size=1, max_size=12))
+def test_plain_names_take_a_shorter_way_to_the_same_end(name: str) -> None:
+    """What needs no IDNA comes out as if IDNA had seen it, and is refused with the same words."""
+
+    def outcome() -> str:
+        try:
+            return normalise(name)
+        except UsageError as error:
+            return str(error)
+
+    short = outcome()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(identifiers, "PLAIN", re.compile(r"(?!)"))
+        assert outcome() == short

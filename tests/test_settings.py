@@ -68,6 +68,17 @@ def test_lists(monkeypatch: pytest.MonkeyPatch, text: str, servers: list[str]) -
 
 
 @pytest.mark.parametrize(
+    ("text", "address"),
+    [("192.0.2.1", "192.0.2.1"), ("2001:DB8:0::1", "2001:db8::1"), ("::ffff:192.0.2.1", "192.0.2.1")],
+)
+def test_an_egress_address_has_one_spelling(monkeypatch: pytest.MonkeyPatch, text: str, address: str) -> None:
+    """Machines that share it count together, however it was written."""
+    assert load_settings().egress_address is None
+    monkeypatch.setenv("CERTFLEET_EGRESS_ADDRESS", text)
+    assert load_settings().egress_address == address
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("WORKERS", "0"),
@@ -86,6 +97,10 @@ def test_lists(monkeypatch: pytest.MonkeyPatch, text: str, servers: list[str]) -
         ("NAMESERVERS", "[1.1.1.1"),
         ("NAMESERVERS", '["1.1.1.1"'),
         ("ZONES", "Zone/A"),
+        ("EGRESS_ADDRESS", "egress.example.com"),
+        ("EGRESS_ADDRESS", "192.0.2.0/24"),
+        ("EGRESS_ADDRESS", "fe80::1%eth0"),
+        ("EGRESS_ADDRESS", ""),
         ("REDIS_URL", "http://geheim@x"),
         ("REDIS_URL", "redis://"),
         ("REDIS_URL", "unix://relative"),

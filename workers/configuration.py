@@ -7,14 +7,14 @@ from typing import Any
 from kombu import Exchange, Queue
 
 from beat.schedule import SCHEDULE
-from certfleet.broker import EXCHANGE, EXPIRY, INSTALL, ORDERS, broker_configuration, install_queue
+from certfleet.broker import EXCHANGE, EXPIRY, INSTALL, ORDERS, TICK, broker_configuration, install_queue
 from certfleet.settings import Settings
 from certfleet.store import redis_url
 
 
 def queues(settings: Settings) -> list[Queue]:
     """The queues of a worker: hosts in a zone are reached only by workers that were given the zone."""
-    names = (EXPIRY, ORDERS, INSTALL, *(install_queue(zone) for zone in settings.zones))
+    names = (TICK, EXPIRY, ORDERS, INSTALL, *(install_queue(zone) for zone in settings.zones))
     return [Queue(name, Exchange(EXCHANGE), routing_key=name) for name in names]
 
 

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from certfleet.broker import EXPIRY, INSTALL, ORDERS, install_queue
+from certfleet.broker import EXPIRY, INSTALL, ORDERS, TICK, install_queue
 from certfleet.errors import CertfleetError, ConfigurationError
 from certfleet.settings import Settings, ensure_home, load_settings
 from certfleet.vault import ensure_key
@@ -30,6 +30,9 @@ RESPONDER_GRACE = 10.0
 FLOWER_GRACE = 5.0
 REDIS_GRACE = 60.0
 LOOK_AGAIN = 0.1  # seconds between two looks whether Flower listens
+CLOCK = "clock"
+"""The worker of ticks and gates."""
+CLOCK_THREADS = 2
 ANSWER_TIME = 2.0  # seconds for an answer on this machine
 
 
@@ -90,10 +93,13 @@ def services(settings: Settings) -> tuple[list[Service], list[list[Service]]]:
         return Service(name, start, grace) if ready is None else Service(name, start, grace, ready)
 
     celery = (sys.executable, "-m", "celery", "--quiet", "-A", "workers.app:app")
+    queues = [EXPIRY, ORDERS, INSTALL, *(install_queue(zone) for zone in settings.zones)]
     workers = [
-        service(name, (*celery, *_worker(settings, name)), WORKER_GRACE, _told_ready)
+        service(name, (*celery, *_worker(name, settings.threads, queues)), WORKER_GRACE, _told_ready)
         for name in (f"w{number}" for number in range(1, settings.workers + 1))
     ]
+    # A process of its own: what is due is found in time however long the workers' messages take.
+    workers.append(service(CLOCK, (*celery, *_worker(CLOCK, CLOCK_THREADS, [TICK])), WORKER_GRACE, _told_ready))
     beat = (*celery, "beat", "--scheduler", "redbeat.RedBeatScheduler", "--pidfile=", "--loglevel", "WARNING")
     stages = [
         [service("beat", beat, BEAT_GRACE)],
@@ -114,11 +120,10 @@ def services(settings: Settings) -> tuple[list[Service], list[list[Service]]]:
     return [Service("redis", partial(embedded_redis.start, settings), REDIS_GRACE)], stages
 
 
-def _worker(settings: Settings, name: str) -> tuple[str, ...]:
-    queues = [EXPIRY, ORDERS, INSTALL, *(install_queue(zone) for zone in settings.zones)]
+def _worker(name: str, threads: int, queues: Sequence[str]) -> tuple[str, ...]:
     return (
         "worker",
-        *("--pool", "threads", "--concurrency", str(settings.threads)),
+        *("--pool", "threads", "--concurrency", str(threads)),
         *("-Q", ",".join(queues), "-n", f"{name}@%h"),
         *("--loglevel", "WARNING", "--without-gossip", "--without-mingle"),
     )

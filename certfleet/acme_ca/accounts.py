@@ -7,14 +7,16 @@ registers with the key that won, and registering a key twice gives the same acco
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from dataclasses import replace
+from datetime import datetime
 from hashlib import sha256
+from http import HTTPStatus
 from typing import Any, Protocol
 
-from certfleet.acme_ca.keys import key_pem, load_account_key, make_account_key
+from certfleet.acme_ca.keys import AccountKey, key_pem, load_account_key, make_account_key
 from certfleet.acme_ca.protocol import Signer, new_account
 from certfleet.acme_ca.transport import Transport
+from certfleet.errors import AcmeProblem, RateLimited, SlowedDown
 from certfleet.models import CA, Account, dump, load
 from certfleet.store import Store
 
@@ -29,6 +31,35 @@ class Vault(Protocol):
         """The secret back. Raises VaultError."""
 
 
+class Registrations(Protocol):
+    """Counts new accounts before the CA does (limits/registrations.py)."""
+
+    async def spend(self, ca: CA) -> None:
+        """Take what one newAccount costs. Raises RateLimited."""
+
+    async def give_back(self, ca: CA) -> None:
+        """Nothing was registered by it."""
+
+    async def block(self, ca: CA, until: datetime) -> None:
+        """The CA takes no newAccount before `until`."""
+
+
+class Unlimited:
+    """Registrations that nobody counts."""
+
+    async def spend(self, ca: CA) -> None:
+        """Nothing."""
+
+    async def give_back(self, ca: CA) -> None:
+        """Nothing."""
+
+    async def block(self, ca: CA, until: datetime) -> None:
+        """Nothing."""
+
+
+OTHERS = (0.1, 2.0)  # seconds: between two looks whether somebody else registers the account just now, and in all
+
+
 def account_id(ca: CA, email: str) -> str:
     """The name of the record, the same in every process."""
     return sha256(f"{ca.directory}\n{email}".encode()).hexdigest()[:16]
@@ -37,22 +68,28 @@ def account_id(ca: CA, email: str) -> str:
 class Accounts:
     """The accounts of this process, kept once they are known."""
 
-    def __init__(self, store: Store, vault: Vault) -> None:
-        """Records go to `store`, keys through `vault`."""
+    def __init__(self, store: Store, vault: Vault, registrations: Registrations | None = None) -> None:
+        """Records go to `store`, keys through `vault`; `registrations` is asked before each newAccount."""
         self._store = store
         self._vault = vault
+        self._registrations = registrations or Unlimited()
         self._known: dict[str, tuple[Account, Signer]] = {}
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._asking: dict[str, asyncio.Task[tuple[Account, Signer]]] = {}
 
     async def account_for(self, transport: Transport, email: str) -> tuple[Account, Signer]:
-        """The account, registered when it was not. Raises CAError when the CA will not, VaultError."""
+        """The account, registered when it was not. Raises CAError when the CA will not, RateLimited, VaultError."""
         name = account_id(transport.ca, email)
         if name in self._known:
             return self._known[name]
-        async with self._locks[name]:
-            if name not in self._known:
-                self._known[name] = await self._registered(name, transport, email)
-            return self._known[name]
+        if name not in self._asking:  # whoever wants it meanwhile shares what comes of it, also a failure
+            self._asking[name] = asyncio.create_task(self._registered(name, transport, email))
+            self._asking[name].add_done_callback(lambda done: self._asked(name, done))
+        return await asyncio.shield(self._asking[name])
+
+    def _asked(self, name: str, done: asyncio.Task[tuple[Account, Signer]]) -> None:
+        del self._asking[name]
+        if not done.cancelled() and done.exception() is None:
+            self._known[name] = done.result()
 
     async def forget(self, account: Account) -> None:
         """Drop the account's URL after the CA said `accountDoesNotExist`; the next use registers its key again."""
@@ -62,13 +99,43 @@ class Accounts:
     async def _registered(self, name: str, transport: Transport, email: str) -> tuple[Account, Signer]:
         account = await self._record(name, transport.ca, email)
         key = load_account_key(self._vault.open(account.sealed_key))
-        if account.url is None:
-            url = await new_account(transport, key, email, agree_tos=True)
+        url = account.url
+        if url is None:
+            try:
+                url = await self._register(transport, key, email)
+            except RateLimited:
+                url = await self._registered_by_others(name)
+                if url is None:
+                    raise
             await self._change_url(name, None, url)
-            account = replace(account, url=url)
-        else:
-            url = account.url
-        return account, Signer(key, url)
+        return replace(account, url=url), Signer(key, url)
+
+    async def _register(self, transport: Transport, key: AccountKey, email: str) -> str:
+        ca = transport.ca
+        await transport.directory()  # a CA that cannot be reached costs no token
+        await self._registrations.spend(ca)
+        try:
+            registered = await new_account(transport, key, email, agree_tos=True)
+        except (AcmeProblem, SlowedDown) as error:
+            # After any other error nobody knows whether the CA has made an account and counted it: it counts here.
+            await self._registrations.give_back(ca)
+            refused = isinstance(error, AcmeProblem) and error.status == HTTPStatus.TOO_MANY_REQUESTS
+            if refused and error.retry_at is not None:
+                await self._registrations.block(ca, error.retry_at)
+            raise
+        if not registered.new:
+            await self._registrations.give_back(ca)
+        return registered.url
+
+    async def _registered_by_others(self, name: str) -> str | None:
+        """The URL, when a process that found a token registers the same account just now."""
+        pause, patience = OTHERS
+        for _ in range(round(patience / pause)):
+            await asyncio.sleep(pause)
+            text = await self._store.redis.get(self._store.key("account", name))
+            if text is not None and (url := load(Account, text).url) is not None:
+                return url
+        return None
 
     async def _record(self, name: str, ca: CA, email: str) -> Account:
         key = self._store.key("account", name)

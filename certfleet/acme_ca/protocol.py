@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 from typing import Annotated, Any, Literal, TypeVar
 
 from acme import messages
@@ -119,11 +120,21 @@ class _Authorization(BaseModel):
 Document = TypeVar("Document", bound=BaseModel)
 
 
-async def new_account(transport: Transport, key: AccountKey, email: str, *, agree_tos: bool) -> str:
-    """Register, or find what this key registered before (§7.3.1); the account's URL. Safe to repeat."""
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What came of newAccount."""
+
+    url: str
+    new: bool
+    """False: this key had an account already."""
+
+
+async def new_account(transport: Transport, key: AccountKey, email: str, *, agree_tos: bool) -> Registered:
+    """Register, or find what this key registered before (§7.3.1). Safe to repeat."""
     payload = messages.NewRegistration.from_data(email=email, terms_of_service_agreed=agree_tos).to_json()
     url = (await transport.directory()).new_account
-    return _location(transport, await transport.post(url, payload, key, kind="newAccount"), "newAccount")
+    answer = await transport.post(url, payload, key, kind="newAccount")
+    return Registered(_location(transport, answer, "newAccount"), new=answer.status == HTTPStatus.CREATED)
 
 
 async def new_order(transport: Transport, signer: Signer, identifiers: Sequence[str]) -> AcmeOrder:

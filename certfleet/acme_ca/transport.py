@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import ssl
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from http import HTTPStatus
 from types import TracebackType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Protocol, Self
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -69,6 +72,16 @@ class Directory(_Wire):
     meta: Meta = Meta()
 
 
+class Turnstile(Protocol):
+    """Lets requests through as fast as the CA takes them (limits/requests.py)."""
+
+    async def enter(self, kind: str) -> float:
+        """Wait for the turn of a request of this kind; until when (time.monotonic) it is good. Raises SlowedDown."""
+
+    async def slow_down(self, until: datetime) -> None:
+        """The CA wants no request at all before `until`."""
+
+
 class Transport:
     """The way to one CA: `post` signs and sends; everything else is learned from the answers.
 
@@ -76,8 +89,11 @@ class Transport:
     challenges and issues certificates.
     """
 
-    def __init__(self, ca: CA, *, nameservers: Sequence[str] = ()) -> None:
-        """Open nothing yet, but build the TLS context (15 ms with the system's roots)."""
+    def __init__(self, ca: CA, *, nameservers: Sequence[str] = (), turnstile: Turnstile | None = None) -> None:
+        """Open nothing yet, but build the TLS context (15 ms with the system's roots).
+
+        `turnstile` is asked before every request; None: nothing limits them.
+        """
         self.ca = ca
         self.requests: Counter[str] = Counter()
         self.ready = Pace()
@@ -93,6 +109,7 @@ class Transport:
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
+        self._turnstile = turnstile
         self._in_flight = asyncio.Semaphore(ca.requests_in_flight)
         self._origins = tuple(f"https://{host}/" for host in _authorities(ca))
         self._nonces: deque[str] = deque(maxlen=NONCES_KEPT)
@@ -133,17 +150,17 @@ class Transport:
         """Send one signed request; a payload of None is POST-as-GET (RFC 8555 §6.3).
 
         Without `kid` the public key goes along (newAccount). A bad nonce is met with the fresh one of the
-        refusal. Raises CAUnreachable, CAMisbehaved, or AcmeProblem with the CA's reason.
+        refusal. Raises CAUnreachable, CAMisbehaved, SlowedDown, or AcmeProblem with the CA's reason.
         """
         self.check_url(url)
         body = b"" if payload is None else json.dumps(payload, separators=(",", ":")).encode()
         nonce: str | None = None
+
+        def signed(nonce: str) -> bytes:
+            return sign(key, url=url, nonce=nonce, payload=body, kid=kid)
+
         for attempt in range(1, BAD_NONCE_TRIES + 1):
-            # The nonce is taken with the turn, not before: no more of them are asked for than requests are open.
-            async with self._in_flight:
-                nonce = nonce or await self._nonce()
-                signed = sign(key, url=url, nonce=nonce, payload=body, kid=kid)
-                status, headers, content = await self._request("POST", url, kind, signed)
+            status, headers, content = await self._send(url, kind, signed, nonce)
             nonce = parse_nonce(headers.get("Replay-Nonce"))
             try:
                 answer = self._answer(status, headers, content)
@@ -155,6 +172,24 @@ class Transport:
             self._keep(nonce)
             return answer
         raise AssertionError  # the last attempt returns or raises
+
+    async def _send(
+        self, url: str, kind: str, signed: Callable[[str], bytes], nonce: str | None
+    ) -> tuple[int, CIMultiDictProxy[str], bytes]:
+        """Send one signed request in its turn."""
+        while True:
+            # Whoever waits for the CA's limits holds up nobody else: only then is there a slot, and a nonce in it, so
+            # that no more nonces are asked for than requests are open. A turn that this outlasts is taken anew: what
+            # waited together must not be sent together.
+            good_until = await self._turn(kind)
+            async with self._in_flight:
+                if nonce is None and time.monotonic() <= good_until:
+                    nonce = await self._nonce()
+                if nonce is not None and time.monotonic() <= good_until:
+                    return await self._request("POST", url, kind, signed(nonce))
+
+    async def _turn(self, kind: str) -> float:
+        return math.inf if self._turnstile is None else await self._turnstile.enter(kind)
 
     def check_url(self, url: str) -> None:
         """Raise CAMisbehaved unless the URL is https and on one of this CA's hosts."""
@@ -173,6 +208,7 @@ class Transport:
             )
 
     async def _fetch_directory(self) -> Directory:
+        await self._turn("directory")
         status, headers, content = await self._request("GET", self.ca.directory, "directory")
         answer = self._answer(status, headers, content)
         try:
@@ -186,6 +222,7 @@ class Transport:
             return self._nonces.pop()
         url = (await self.directory()).new_nonce
         # GET and HEAD both do (RFC 8555 §7.2); aiohttp drops the connection after a HEAD without Content-Length.
+        await self._turn("newNonce")
         status, headers, content = await self._request("GET", url, "newNonce")
         self._answer(status, headers, content)
         nonce = parse_nonce(headers.get("Replay-Nonce"))
@@ -216,7 +253,6 @@ class Transport:
                 method, URL(url, encoded=True), data=data, allow_redirects=False
             ) as response:
                 content = await _read(response)
-                return response.status, response.headers, content
         except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
             self._directory_until = 0.0
             raise CAMisbehaved(f"the CA {self.ca.name} sent what is not HTTP ({type(error).__name__})") from error
@@ -226,6 +262,15 @@ class Transport:
         except CAMisbehaved:
             self._directory_until = 0.0
             raise
+        if response.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            await self._slow_down(response.headers.get("Retry-After"))
+        return response.status, response.headers, content
+
+    async def _slow_down(self, retry_after: str | None) -> None:
+        """A 503 with Retry-After is for everybody at this address, not only for the request that got it."""
+        until = parse_retry_after(retry_after, utcnow())
+        if until is not None and self._turnstile is not None:
+            await self._turnstile.slow_down(until)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

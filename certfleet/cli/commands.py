@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from certfleet import __version__
-from certfleet.cli import apps, hosts, machine
-from certfleet.cli.output import left, moment, note, overview_table, print_json, print_renderable, print_table
+from certfleet.cli import apps, hosts, limits, machine
+from certfleet.cli.forecast import forecast
+from certfleet.cli.output import left, moment, note, overview_table, print_json, print_renderable, print_table, waiting
 from certfleet.cli.session import Exit, ask, fail, raise_usage
 
 if TYPE_CHECKING:
@@ -41,11 +42,14 @@ app = typer.Typer(
 )
 app.add_typer(apps.app, name="app")
 app.add_typer(hosts.app, name="host")
+app.add_typer(limits.app, name="limits")
 app.add_typer(machine.vault, name="vault")
 app.command()(machine.up)
 app.command()(machine.demo)
+app.command()(forecast)
 
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until every host serves the certificate.")]
+Urgent = Annotated[bool, typer.Option("--urgent", help="Before every other order that waits for a limit of the CA's.")]
 Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long --wait waits at most.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 AppName = Annotated[str, typer.Argument(metavar="APP", help="The app's name.")]
@@ -74,6 +78,7 @@ def enable(
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Overwrite a certificate that certfleet did not install there.")
     ] = False,
+    urgent: Urgent = False,
 ) -> None:
     """Take care of an app from now on.
 
@@ -82,7 +87,7 @@ def enable(
     """
     if adopt:
         ask(lambda client: client.set_property("adopt", "on", app))
-    typer.echo(ask(lambda client: client.enable(app)).sentence)
+    typer.echo(ask(lambda client: client.enable(app, urgent=urgent)).sentence)
     if wait:
         _wait([app], timeout)
 
@@ -100,6 +105,7 @@ def disable(app: AppName) -> None:
 def renew(
     apps: Annotated[list[str] | None, typer.Argument(metavar="APP", help="None: every enabled app.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Order a new certificate even if it is not due.")] = False,
+    urgent: Urgent = False,
     wait: Wait = False,
     timeout: Timeout = 120,
 ) -> None:
@@ -111,9 +117,11 @@ def renew(
         raise_usage(
             "force", None, "name the apps: a new certificate for every app at once would use up the CA's limits"
         )
+    if urgent and not apps:
+        raise_usage("urgent", None, "name the apps: when everybody goes first, nobody does")
     views = _views(apps or []) if wait else []
     before = {view.name: view.generation for view in views if view.state != "disabled"}
-    answers = ask(lambda client: client.renew(apps or [], force=force))
+    answers = ask(lambda client: client.renew(apps or [], force=force, urgent=urgent))
     for done in answers:
         typer.echo(done.sentence, err=not done.changed)
     if not answers:
@@ -164,6 +172,7 @@ def info(app: AppName, as_json: AsJSON = False) -> None:
         ("order", view.reason or "none"),
         ("error", view.error or "none"),
         ("next try", moment(view.next_try)),
+        ("waits for", waiting(view) or "nothing"),
     ]
     print_table(("", view.name), facts)
     typer.echo("")

@@ -23,6 +23,7 @@ STYLES = {
     "served": "green",
     "failing": "bold red",
     "parked": "bold red",
+    "limited": "cyan",
     "ordering": "yellow",
     "installing": "yellow",
     "waiting": "yellow",
@@ -95,7 +96,21 @@ def overview_table(views: Iterable[Overview]) -> Table:
 def note(view: Overview) -> str:
     """What there is to know beyond the state, in a few words."""
     again = f" (again in {left(view.next_try)})" if view.next_try and view.error else ""
-    return (view.error or view.reason or "") + again
+    return (view.error or waiting(view) or view.reason or "") + again
+
+
+def waiting(view: Overview) -> str:
+    """What it waits for, when its turn comes, and how many are before it."""
+    if view.waits_for is None:
+        return ""
+    when = f", at {moment(view.waits_until)}" if view.waits_until else ""
+    place = f", {_nth(view.place)} of {view.places}" if view.place and view.places else ""
+    return f"waiting for {view.waits_for}{when}{place}"
+
+
+def _nth(number: int) -> str:
+    ending = "th" if 10 < number % 100 < 14 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")  # noqa: PLR2004
+    return f"{number}{ending}"
 
 
 def names(domains: Sequence[str]) -> str:

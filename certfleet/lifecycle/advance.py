@@ -1,6 +1,6 @@
 """The order machine: look at the record and at the CA, do the one next thing, persist, repeat.
 
-    record without URL ── newOrder ──▶ URL kept ──▶ what the CA says of the order:
+    record without URL ── tokens (admission.py) ── newOrder ──▶ URL kept ──▶ what the CA says of the order:
       pending ── authorizations → challenges published → self-check → answered → polled ─┐
       ready ──── key sealed and kept → finalize → polled ────────────────────────────────┤ again
       processing ── polled ──────────────────────────────────────────────────────────────┘
@@ -16,7 +16,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
+from http import HTTPStatus
 
 from certfleet.acme_ca import protocol
 from certfleet.acme_ca.challenges.http01 import key_authorization
@@ -26,25 +27,20 @@ from certfleet.acme_ca.presets import resolve_ca
 from certfleet.acme_ca.protocol import AcmeOrder, Authorization, Challenge, Issued, Signer
 from certfleet.acme_ca.transport import Transport
 from certfleet.agenda import Claim
-from certfleet.errors import AcmeProblem, CAMisbehaved, OwnerError, UnknownName
+from certfleet.errors import AcmeProblem, CAMisbehaved, OwnerError, SlowedDown, UnknownName
+from certfleet.lifecycle.admission import Admission, admission
 from certfleet.lifecycle.issued import afterwards, store
 from certfleet.lifecycle.renewal import renew_at
-from certfleet.lifecycle.trouble import EXPECTED, OrderInvalid, sort
-from certfleet.lifecycle.work import Next
+from certfleet.lifecycle.trouble import EXPECTED, OrderInvalid, Parked, sort
+from certfleet.lifecycle.work import Next, Waiting
 from certfleet.lifecycle.workbench import Workbench
+from certfleet.limits.refusals import paused
+from certfleet.limits.rooms import Standing
 from certfleet.models import CA, App, Certificate, KeyType, Order, OrderState, utcnow
 from certfleet.properties import effective, parse_grace
 
 ROUNDS = 8  # states that one run may go through; a CA that jumps about more often than that is not believed
 PATIENCE = (timedelta(seconds=3), timedelta(minutes=10))  # shortest and longest wait between looks on the agenda
-
-
-class Waiting(Exception):
-    """Not an error: the CA needs longer than a task should wait; look again at `at`."""
-
-    def __init__(self, at: datetime) -> None:
-        super().__init__(at)
-        self.at = at
 
 
 @dataclass(slots=True)
@@ -58,6 +54,8 @@ class Run:
     properties: dict[str, str]
     transport: Transport
     signer: Signer
+    admission: Admission
+    standing: Standing
 
     async def save(self, **changes: object) -> None:
         """Persist the order with changes, under our fence. Raises LeaseLost."""
@@ -74,9 +72,12 @@ async def advance(bench: Workbench, claim: Claim) -> Next:
     except UnknownName:
         return Next(None)
     if order is None:  # it was completed, and its worker died before it could say so
+        await fleet.rooms.completed(app.name)
         return Next(None, await afterwards(fleet, app, utcnow()))
-    if not app.enabled:
-        await fleet.records.remove_order(claim, order)
+    if not app.enabled or order.state is OrderState.PARKED:
+        if not app.enabled:
+            await fleet.records.remove_order(claim, order)
+            await fleet.rooms.leave(app.name)
         return Next(None)
     properties = effective(app.properties, await fleet.inventory.properties())
     order = as_wished(order, app, properties)
@@ -115,9 +116,12 @@ def without_url(order: Order) -> Order:
 
 async def _drive(bench: Workbench, claim: Claim, app: App, order: Order, properties: dict[str, str]) -> Certificate:
     ca: CA = resolve_ca(order.ca, bundle=properties["ca-bundle"] or None)
+    served = await bench.fleet.records.certificate(app.name)
+    asked = await admission(bench, claim, order, properties, ca=ca, served=served)
+    standing = await asked.enter(ordered=order.url is None)
     transport = bench.transport(ca)
     account, signer = await bench.accounts.account_for(transport, order.email)
-    run = Run(bench, claim, app, order, properties, transport, signer)
+    run = Run(bench, claim, app, order, properties, transport, signer, asked, standing)
     try:
         acme = await _made(run)
         for _ in range(ROUNDS):
@@ -129,7 +133,9 @@ async def _drive(bench: Workbench, claim: Claim, app: App, order: Order, propert
                 case "processing":
                     acme = await _polled(run, transport.valid, lambda seen: seen.status != "processing", acme)
                 case "valid":
-                    return await store(bench.fleet, claim, app, run.order, await _download(run, acme))
+                    certificate = await store(bench.fleet, claim, app, run.order, await _download(run, acme))
+                    await asked.issued()
+                    return certificate
                 case "invalid":
                     raise await _invalid(run, acme)
     except AcmeProblem as problem:
@@ -143,17 +149,45 @@ async def _made(run: Run) -> AcmeOrder:
     """The CA's order: the one we know, or a new one, its URL kept the moment it is known."""
     if run.order.url is not None:
         return await protocol.get_order(run.transport, run.signer, run.order.url)
-    acme = await protocol.new_order(run.transport, run.signer, run.order.identifiers)
-    await run.save(
-        url=acme.url,
-        authorizations=acme.authorizations,
-        finalize=acme.finalize,
-        since=utcnow(),
-        state=OrderState.PENDING,
-        error=None,
-        retry_at=None,
-    )
+    async with run.admission.turn(run.standing):
+        try:
+            acme = await protocol.new_order(run.transport, run.signer, run.order.identifiers)
+        except AcmeProblem as problem:
+            if problem.type == "rateLimited" and problem.status == HTTPStatus.TOO_MANY_REQUESTS:
+                raise await _refused(run, problem) from problem
+            if problem.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                await run.admission.uncounted()
+            raise
+        except SlowedDown:  # it was not sent
+            await run.admission.uncounted()
+            raise
+        await run.save(
+            url=acme.url,
+            authorizations=acme.authorizations,
+            finalize=acme.finalize,
+            since=utcnow(),
+            state=OrderState.PENDING,
+            error=None,
+            retry_at=None,
+            held=None,
+        )
+        await run.admission.ordered(run.standing)
     return acme
+
+
+async def _refused(run: Run, problem: AcmeProblem) -> Exception:
+    """What a 429 to newOrder comes to: it is parked for a person, or goes back to a waiting room."""
+    journal = run.bench.fleet.journal
+    if found := paused(problem.detail):
+        return Parked(
+            f"the CA has paused {found.name} for this account: "
+            + (f"ask for it again at {found.link}" if found.link else f"it says: {problem.detail}")
+            + f", then `certfleet renew {run.app.name}`"
+        )
+    await run.admission.refused(problem)
+    until = f"{problem.retry_at:%Y-%m-%d %H:%M:%S} UTC" if problem.retry_at else "an unknown time"
+    await journal.write(run.app.name, "rate limited", f"until {until}: {problem.detail}")
+    return Waiting(utcnow())
 
 
 async def _prove(run: Run, acme: AcmeOrder) -> AcmeOrder:
@@ -239,11 +273,14 @@ async def _polled(run: Run, pace: Pace, done: Callable[[AcmeOrder], bool], acme:
 
 async def _invalid(run: Run, acme: AcmeOrder) -> OrderInvalid:
     """Why the CA gave the order up: its own word, else that of the authorization that failed."""
-    evidence = [str(acme.error)] if acme.error else []
+    evidence, failed = ([str(acme.error)] if acme.error else []), []
     for url in acme.authorizations:
         authorization = await protocol.get_authorization(run.transport, run.signer, url)
+        if authorization.status == "invalid":
+            failed.append(authorization.identifier)
         if authorization.error:
             evidence.append(f"{authorization.identifier}: {authorization.error}")
+    await run.admission.failed(failed)
     return OrderInvalid("the CA refused: " + ("; ".join(evidence) or "without a reason"))
 
 
@@ -252,12 +289,34 @@ async def _troubled(bench: Workbench, claim: Claim, app: App, error: Exception) 
     order = await bench.fleet.records.order(claim.name)
     if order is None:
         return Next(None, await afterwards(bench.fleet, app, utcnow()))
+    if isinstance(error, Parked):
+        await _park(bench, claim, app, order, str(error))
+        return Next(None)
     trouble = sort(error, order.attempts + 1, utcnow())
     if trouble.new_order:
         order = without_url(order)
-    order = replace(
-        order, state=OrderState.RETRY, attempts=order.attempts + 1, retry_at=trouble.at, error=trouble.sentence
-    )
-    entry = bench.fleet.journal.entry(app.name, "order failed", trouble.sentence)
-    await bench.fleet.records.save_order(claim, order, entry)
+    if trouble.held:
+        order = replace(order, state=OrderState.LIMITED, retry_at=trouble.at, held=trouble.sentence, error=None)
+        await bench.fleet.records.save_order(claim, order)
+    else:
+        order = replace(
+            order,
+            state=OrderState.RETRY,
+            attempts=order.attempts + 1,
+            retry_at=trouble.at,
+            error=trouble.sentence,
+            held=None,
+        )
+        entry = bench.fleet.journal.entry(app.name, "order failed", trouble.sentence)
+        await bench.fleet.records.save_order(claim, order, entry)
+    if order.url is None or trouble.at - utcnow() > PATIENCE[1]:
+        await bench.fleet.rooms.leave(app.name)  # nobody else has to wait for tokens that it does not use now
     return Next(trouble.at)
+
+
+async def _park(bench: Workbench, claim: Claim, app: App, order: Order, sentence: str) -> None:
+    """Leave the order to a person; the journal does not hold the CA's link, which carries a token."""
+    parked = replace(without_url(order), state=OrderState.PARKED, retry_at=None, error=sentence, held=None)
+    entry = bench.fleet.journal.entry(app.name, "parked", "the CA has paused a name: `certfleet info` says what to do")
+    await bench.fleet.records.save_order(claim, parked, entry)
+    await bench.fleet.rooms.leave(app.name)

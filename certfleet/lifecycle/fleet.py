@@ -10,6 +10,8 @@ from certfleet.agenda import Agenda, Claim
 from certfleet.inventory import Inventory
 from certfleet.journal import Journal
 from certfleet.lifecycle.records import Records
+from certfleet.limits.overrides import LimitsBook
+from certfleet.limits.rooms import Rooms
 from certfleet.settings import Settings
 from certfleet.store import PATIENCE, Store, open_store
 
@@ -24,6 +26,8 @@ class Fleet:
     inventory: Inventory
     records: Records
     journal: Journal
+    limits: LimitsBook
+    rooms: Rooms
 
     async def with_zones(self, claims: Iterable[Claim]) -> list[tuple[Claim, str | None]]:
         """Each claim with its host's zone: which queue reaches it."""
@@ -39,4 +43,13 @@ async def open_fleet(settings: Settings, patience: float = PATIENCE) -> AsyncIte
     """Connect. Raises RedisUnavailable when Redis does not answer in `patience` seconds."""
     async with open_store(settings, patience) as store:
         agenda = Agenda(store, settings.lease)
-        yield Fleet(settings, store, agenda, Inventory(store), Records(store, agenda), Journal(store))
+        yield Fleet(
+            settings=settings,
+            store=store,
+            agenda=agenda,
+            inventory=Inventory(store),
+            records=Records(store, agenda),
+            journal=Journal(store),
+            limits=LimitsBook(store),
+            rooms=Rooms(store, agenda),
+        )

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import secrets
-from datetime import datetime
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 
 from certfleet.lifecycle.fleet import Fleet
 from certfleet.lifecycle.records import order_member
-from certfleet.models import App, KeyType, Order
+from certfleet.models import App, KeyType, Order, OrderState
+
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)  # due at once, before everything that is merely due
 
 
-async def make_order(fleet: Fleet, app: App, properties: dict[str, str], reason: str, now: datetime) -> list[str]:
+async def make_order(
+    fleet: Fleet, app: App, properties: dict[str, str], reason: str, now: datetime, *, urgent: bool = False
+) -> list[str]:
     """Make the app's order if it has none, and put it on the agenda; what became due."""
     wish = Order(
         id=secrets.token_hex(8),
@@ -21,6 +27,7 @@ async def make_order(fleet: Fleet, app: App, properties: dict[str, str], reason:
         key_type=KeyType(properties["key-type"]),
         reason=reason,
         created=now,
+        urgent=urgent,
     )
     member = order_member(app.name)
     created = await fleet.records.create_order(wish)
@@ -30,3 +37,29 @@ async def make_order(fleet: Fleet, app: App, properties: dict[str, str], reason:
         return []  # there is one, and it has its time
     await fleet.agenda.schedule(member, now)
     return [member]
+
+
+async def change_order(fleet: Fleet, app: str, change: Callable[[Order], Order]) -> None:
+    """Change the app's order, if it has one, and let it be looked at; a worker that is at it just now goes on."""
+    if await fleet.records.order(app) is None:
+        return
+    member = order_member(app)
+    await fleet.agenda.schedule(member, LONG_AGO)  # a parked one has no time
+    claim = await fleet.agenda.claim(member)
+    if claim is None:
+        return
+    order = await fleet.records.order(app)
+    if order is not None and change(order) != order:
+        await fleet.records.save_order(claim, change(order))
+    await fleet.agenda.finish(claim, LONG_AGO)
+
+
+def forgiven(order: Order) -> Order:
+    """Without its back-off and its error, and not parked any more."""
+    state = OrderState.NEW if order.state is OrderState.PARKED else order.state
+    return replace(order, state=state, retry_at=None, error=None, held=None)
+
+
+def hurried(order: Order) -> Order:
+    """In the emergency lane."""
+    return replace(order, urgent=True)

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
 
-from certfleet.errors import AcmeProblem, CAError, CAMisbehaved, CAUnreachable, OwnerError, VaultError
+from certfleet.errors import (
+    AcmeProblem,
+    CAError,
+    CAMisbehaved,
+    CAUnreachable,
+    OwnerError,
+    SlowedDown,
+    VaultError,
+)
 from certfleet.lifecycle.renewal import retry_after
 
 RATE_LIMITED = timedelta(hours=1)  # when the CA says `rateLimited` and not until when
@@ -17,6 +25,10 @@ SOON = timedelta(
 
 class OrderInvalid(CAError):
     """The CA gave the order up (RFC 8555 §7.1.6): it takes a new one."""
+
+
+class Parked(OwnerError):
+    """Only a person can make it go on: it is not tried again by itself."""
 
 
 EXPECTED = (CAError, OwnerError, VaultError)
@@ -31,6 +43,8 @@ class Trouble:
     """When it is tried again."""
     new_order: bool
     """The CA's order is of no more use."""
+    held: bool = False
+    """A limit of the CA's, and no failure: it goes on at `at`."""
 
 
 def sort(error: Exception, attempts: int, now: datetime) -> Trouble:  # noqa: PLR0911  one line per fault reads best
@@ -39,8 +53,12 @@ def sort(error: Exception, attempts: int, now: datetime) -> Trouble:  # noqa: PL
     match error:
         case AcmeProblem(type="accountDoesNotExist"):
             return Trouble(f"{error} (the account is registered anew)", now + SOON * attempts, new_order=True)
-        case AcmeProblem(type="rateLimited", retry_at=None):
-            return Trouble(str(error), max(back_off, now + RATE_LIMITED), new_order=False)
+        case SlowedDown():
+            return Trouble(error.waits_for, max(error.retry_at or back_off, now), new_order=False, held=True)
+        case AcmeProblem(type="rateLimited") | AcmeProblem(status=HTTPStatus.SERVICE_UNAVAILABLE) if error.retry_at:
+            return Trouble(f"the CA ({error})", max(error.retry_at, now + SOON), new_order=False, held=True)
+        case AcmeProblem(type="rateLimited"):
+            return Trouble(f"the CA ({error})", max(back_off, now + RATE_LIMITED), new_order=False, held=True)
         case AcmeProblem(status=HTTPStatus.NOT_FOUND | HTTPStatus.GONE):
             return Trouble(f"{error} (a new order is made)", back_off if attempts > 1 else now + SOON, new_order=True)
         case AcmeProblem(retry_at=None) if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:

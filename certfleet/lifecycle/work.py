@@ -36,6 +36,14 @@ class Next:
     """Members that became due by this step: worth a message right now."""
 
 
+class Waiting(Exception):
+    """Not an error: there is nothing to do before `at`, look again then."""
+
+    def __init__(self, at: datetime) -> None:
+        super().__init__(at)
+        self.at = at
+
+
 Step = Callable[[Workbench, Claim], Awaitable[Next]]
 
 

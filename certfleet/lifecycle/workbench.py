@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +13,9 @@ from certfleet.acme_ca.accounts import Accounts
 from certfleet.acme_ca.challenges.http01 import SelfCheck
 from certfleet.acme_ca.transport import Transport
 from certfleet.lifecycle.fleet import Fleet, open_fleet
+from certfleet.limits.buckets import Buckets
+from certfleet.limits.registrations import Registrations
+from certfleet.limits.requests import SharedTurnstile
 from certfleet.models import CA
 from certfleet.settings import Settings
 from certfleet.vault import Vault
@@ -23,6 +28,9 @@ class Workbench:
     fleet: Fleet
     vault: Vault
     accounts: Accounts
+    buckets: Buckets
+    turns: defaultdict[str, asyncio.Lock]
+    """By account: of this process's newOrders that have to take turns, one asks at a time."""
     _closing: AsyncExitStack
     _transports: dict[str, Transport] = field(default_factory=dict)
     _self_checks: dict[int, SelfCheck] = field(default_factory=dict)
@@ -32,7 +40,9 @@ class Workbench:
         trust = hashlib.sha256((ca.bundle or "").encode()).hexdigest()[:16]
         name = f"{ca.directory} {trust}"
         if name not in self._transports:
-            self._transports[name] = Transport(ca, nameservers=self.fleet.settings.nameservers)
+            settings = self.fleet.settings
+            turnstile = SharedTurnstile(self.buckets, self.fleet.limits, ca, settings.egress_address)
+            self._transports[name] = Transport(ca, nameservers=settings.nameservers, turnstile=turnstile)
             self._closing.push_async_callback(self._transports[name].close)
         return self._transports[name]
 
@@ -49,4 +59,6 @@ async def open_workbench(settings: Settings) -> AsyncIterator[Workbench]:
     """Connect, and read the vault's key. Raises RedisUnavailable, ConfigurationError."""
     vault = Vault(settings)
     async with open_fleet(settings) as fleet, AsyncExitStack() as closing:
-        yield Workbench(fleet, vault, Accounts(fleet.store, vault), closing)
+        buckets = Buckets(fleet.store)
+        accounts = Accounts(fleet.store, vault, Registrations(buckets, fleet.limits, settings.egress_address))
+        yield Workbench(fleet, vault, accounts, buckets, defaultdict(asyncio.Lock), closing)

@@ -15,16 +15,22 @@ counted is refunded: all when newOrder was refused or never sent, `issued` when 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from ipaddress import IPv6Address
 
 from certfleet.limits.buckets import Bucket, Charge, Rate
 from certfleet.limits.names import REGISTRATION_PREFIX, address_of, authorized, canonical, covering, exact_set, network
-from certfleet.limits.presets import Limit, Limits
+from certfleet.limits.presets import NEVER_PUBLISHED, Limit, Limits
 
 RENEWAL_WINDOW = timedelta(days=120)
 """An exact set that was issued within this is a renewal (letsencrypt.org/docs/rate-limits, "exemptions")."""
+
+
+ANY_ADDRESS = "any"
+"""The one egress address of a fleet whose machines do not say theirs."""
+OF_ONE_ORDER = frozenset({Limit.SET, Limit.FAILURES, Limit.PAUSING})
+"""Limits whose buckets an order mostly has for itself: they hold it up, and nobody behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +99,10 @@ def pausing_bucket(limits: Limits, account: str, identifier: str) -> tuple[Bucke
     return _each(limits, Limit.PAUSING, account, (authorized(identifier),))
 
 
-def registration_buckets(limits: Limits, address: str) -> tuple[Bucket, ...]:
+def registration_buckets(limits: Limits, address: str | None) -> tuple[Bucket, ...]:
     """Spent by newAccount from this egress address, given back when it fails. Raises ValueError for no address."""
+    if address is None:
+        return _bucket(limits, Limit.REGISTRATIONS_PER_ADDRESS, ANY_ADDRESS)
     ip = address_of(address)
     if ip is None:
         raise ValueError(f"{address!r} is not an IP address")
@@ -111,7 +119,8 @@ BELOW_ACME = {Limit.REQUESTS_AUTHORIZATION, Limit.REQUESTS_CHALLENGE, Limit.REQU
 def request_buckets(limits: Limits, endpoint: Limit, *, address: str, account: str) -> tuple[Bucket, ...]:
     """Spent by one request from this egress address (or, where the CA counts so, of this account).
 
-    `endpoint` is one of Limit.REQUESTS_…: the directory's entry, or what stands below /acme/.
+    `endpoint` is one of Limit.REQUESTS_…: the directory's entry, or what stands below /acme/. The bucket holds half of
+    the burst that is published (`_spaced`).
     """
     if endpoint in BELOW_ACME and endpoint not in limits.rates:
         endpoint = Limit.REQUESTS_OTHER
@@ -142,4 +151,49 @@ def _each(
 def _bucket(limits: Limits, limit: Limit, key: str, rate: Rate | None = None) -> tuple[Bucket, ...]:
     """The bucket, or none where the CA has no such limit."""
     rate = rate or limits.rates.get(limit)
-    return () if rate is None else (Bucket(limits.ca, limit.value, key, rate),)
+    if rate is None:
+        return ()
+    return (Bucket(limits.ca, limit.value, key, _spaced(rate) if limit.value.startswith("requests-") else rate),)
+
+
+def _spaced(rate: Rate) -> Rate:
+    """The rate at which requests are sent, so that they arrive at the published one.
+
+    The CA counts when a request arrives, and a network bunches what was sent well spaced: requests that a lost packet
+    or a new connection held up arrive together with those behind them. Half of the burst is left for that: at
+    250/1s burst 125 everything that is sent within a quarter of a second may arrive at one moment.
+    """
+    return replace(rate, burst=max(1, rate.burst // 2))
+
+
+def today(limits: Limits, bucket: Bucket) -> Bucket | None:
+    """The bucket with the rate that its limit has now; None when there is no such limit any more."""
+    limit, key = Limit(bucket.limit), bucket.key
+    if limit in NEVER_PUBLISHED:
+        return bucket
+    own = {
+        Limit.ORDERS: limits.by_account.get((limit, key)),
+        Limit.DOMAIN: limits.by_domain.get(key),
+        Limit.DOMAIN_OF_ACCOUNT: limits.by_account.get((Limit.DOMAIN, key.partition("/")[0])),
+    }
+    found = _bucket(limits, limit, key, own.get(limit))
+    return found[0] if found else None
+
+
+def slow_down_bucket(limits: Limits, address: str | None) -> tuple[Bucket, ...]:
+    """Closed (Buckets.block) when the CA answers 503 with Retry-After: nobody at this egress address asks before."""
+    return (Bucket(limits.ca, Limit.SLOW_DOWN.value, address or ANY_ADDRESS, Rate(1, 1_000_000, 1)),)
+
+
+def refused_bucket(limits: Limits, account: str) -> tuple[Bucket, ...]:
+    """Closed (Buckets.block) when the CA answers the account's newOrder 429 and does not say by which limit."""
+    return (Bucket(limits.ca, Limit.REFUSED.value, account, Rate(1, 1_000_000, 1)),)
+
+
+def parse_name(name: str, rate: Rate) -> Bucket:
+    """The bucket of this name (Bucket.name). Raises ValueError for anything else."""
+    for limit in Limit:
+        ca, found, key = name.removeprefix("limit:").partition(f":{limit}:")
+        if found and name.startswith("limit:"):
+            return Bucket(ca, limit.value, key, rate)
+    raise ValueError(f"{name!r} is not the name of a bucket")

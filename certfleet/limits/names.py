@@ -17,6 +17,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 def address_of(identifier: str) -> Address | None:
     """The IP address, when it is one (RFC 8738); an IPv4 address in IPv6's clothes as IPv4."""
+    if ":" not in identifier and not identifier[-1:].isdigit():
+        return None  # told at once: nearly every identifier is a DNS name, and a fleet's are asked for often
     try:
         address = ipaddress.ip_address(identifier)
     except ValueError:

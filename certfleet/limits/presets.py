@@ -14,9 +14,18 @@ from enum import StrEnum
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+    model_validator,
+)
 from pydantic_core import ValidationError
 
 from certfleet.errors import UsageError
@@ -56,8 +65,27 @@ class Limit(StrEnum):
     REQUESTS_AUTHORIZATION = "requests-authorization"
     REQUESTS_CHALLENGE = "requests-challenge"
     REQUESTS_CERTIFICATE = "requests-certificate"
+    SLOW_DOWN = "slow-down"
+    """What the CA answered 503 to: nothing more from this address before the time it named."""
+    REFUSED = "refused"
+    """What the CA answered 429 to without saying which limit: not published, only believed."""
     REQUESTS_OTHER = "requests-other"
     """Everything below the CA's /acme/ that has no limit of its own."""
+
+
+class Switch(StrEnum):
+    """What is so or not at a CA; presets.toml and letsencrypt.org/docs/rate-limits have the words."""
+
+    SAME_SET_EXEMPT = "same-set-exempt"
+    """A renewal of the exact same set is exempt from orders per account and certificates per domain."""
+    ARI_EXEMPT = "ari-exempt"
+    """An order with `replaces` (RFC 9773) is exempt from nearly everything."""
+    PER_PROJECT = "per-project"
+    """Requests are counted per account's project, not per address."""
+
+
+NEVER_PUBLISHED = frozenset({Limit.REFUSED, Limit.SLOW_DOWN})
+"""What certfleet believes of a CA's answers, beside the limits."""
 
 
 def parse_rate(text: object) -> Rate:
@@ -78,12 +106,23 @@ def parse_rate(text: object) -> Rate:
     return Rate(count=count - burst + 1 if count else 0, period=period, burst=burst)
 
 
-ParsedRate = Annotated[Rate, BeforeValidator(parse_rate)]
+def write_rate(rate: Rate) -> str:
+    """The rate as `parse_rate` reads it. Raises ValueError for a period of no whole milliseconds."""
+    for unit, length in reversed(MICROSECONDS.items()):
+        if rate.period % length == 0:
+            burst = "" if rate.burst == rate.count else f" burst {rate.burst}"
+            return f"{rate.count}/{rate.period // length}{unit}{burst}"
+    raise ValueError(f"a period of {rate.period} microseconds cannot be written")
+
+
+ParsedRate = Annotated[Rate, BeforeValidator(parse_rate), PlainSerializer(write_rate, return_type=str)]
 
 
 def _published(limit: Limit) -> Limit:
     if limit is Limit.DOMAIN_OF_ACCOUNT:
-        raise ValueError(f"is not set by itself; give {Limit.DOMAIN} an account")
+        raise ValueError(f"{limit.value!r} is not set by itself; give {Limit.DOMAIN} an account")
+    if limit in NEVER_PUBLISHED:
+        raise ValueError(f"{limit.value!r} is what a CA answers, and cannot be set")
     return limit
 
 
@@ -115,21 +154,30 @@ class Preset(BaseModel):
     limits: dict[Settable, ParsedRate] = {}
 
 
-class Override(BaseModel):
-    """A rate that the CA granted, or that the operator wants: for a CA, or for one account or domain there."""
+class Scope(BaseModel):
+    """What a rate is set for: one limit of a CA, or of one account or domain there."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     ca: str = Field(min_length=1)
     """The CA's name (models.CA)."""
     limit: Settable
-    rate: ParsedRate
     account: str | None = Field(default=None, min_length=1)
+    """The account's id, as buckets have it."""
+    email: str | None = None
+    """Whose account that is, for people."""
     domain: str | None = None
     """A registered domain, an IPv4 address or an IPv6 /64."""
 
+    @property
+    def name(self) -> str:
+        """The same for the same scope; names of CAs, accounts and domains have no blanks."""
+        words = [self.ca, self.limit.value]
+        words += ["account", self.account] if self.account else ["domain", self.domain] if self.domain else []
+        return " ".join(words)
+
     @model_validator(mode="after")
-    def _scope(self) -> Override:
+    def _scope(self) -> Self:
         if self.account is not None and self.limit not in (Limit.ORDERS, Limit.DOMAIN):
             raise ValueError(f"{self.limit} is not set per account; {Limit.ORDERS} and {Limit.DOMAIN} are")
         if self.domain is None:
@@ -140,6 +188,31 @@ class Override(BaseModel):
             raise ValueError("give an account or a domain, not both")
         _check_counted(self.domain)
         return self
+
+
+class Override(Scope):
+    """A rate that the CA granted, or that the operator wants: for a CA, or for one account or domain there."""
+
+    rate: ParsedRate
+
+
+class Switched(BaseModel):
+    """A switch that the operator has set: what a preset says of a CA that has one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ca: str = Field(min_length=1)
+    switch: Switch
+    on: bool
+
+    @property
+    def name(self) -> str:
+        """As that of a scope."""
+        return f"{self.ca} {self.switch}"
+
+
+Told = Override | Switched
+"""What the operator can say about a CA's limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,40 +236,64 @@ def presets() -> Mapping[str, Preset]:
     return MappingProxyType(TypeAdapter(dict[str, Preset]).validate_python(tomllib.loads(text)))
 
 
+def preset_of(directory: str) -> Preset | None:
+    """The preset of the CA with this directory."""
+    return next((preset for preset in presets().values() if preset.directory == directory), None)
+
+
 def limits_of(ca: str, directory: str) -> Limits:
     """What the CA of this name and directory publishes; none when it is not known."""
-    for preset in presets().values():
-        if preset.directory == directory:
-            return Limits(
-                ca=ca,
-                rates=MappingProxyType(dict(preset.limits)),
-                same_set_exempt=preset.same_set_exempt,
-                ari_exempt=preset.ari_exempt,
-                per_project=preset.per_project,
-            )
-    return Limits(ca=ca)
+    preset = preset_of(directory)
+    if preset is None:
+        return Limits(ca=ca)
+    return Limits(
+        ca=ca,
+        rates=MappingProxyType(dict(preset.limits)),
+        same_set_exempt=preset.same_set_exempt,
+        ari_exempt=preset.ari_exempt,
+        per_project=preset.per_project,
+    )
 
 
-def override(**words: Any) -> Override:
-    """An override from words of a person. Raises UsageError that names the field and what would be right."""
+ScopeKind = TypeVar("ScopeKind", bound=Scope)
+
+
+def scope(kind: type[ScopeKind], **words: Any) -> ScopeKind:
+    """A scope or override from words of a person. Raises UsageError with the field and what would be right."""
     try:
-        return Override(**words)
+        return kind(**words)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         name = str(fault["loc"][0]) if fault["loc"] else "limit"
+        if fault["type"] == "enum":
+            known = [limit for limit in Limit if limit not in (Limit.DOMAIN_OF_ACCOUNT, *NEVER_PUBLISHED)]
+            raise UsageError(name, fault["input"], f"is not one of {', '.join([*known, *Switch])}") from None
         raise UsageError(name, None, fault["msg"].removeprefix("Value error, ")) from None
 
 
-def overridden(limits: Limits, overrides: Iterable[Override]) -> Limits:
-    """The limits with those overrides that are for this CA; of two for the same, the later one holds."""
+def override(**words: Any) -> Override:
+    """An override from words of a person. Raises UsageError with the field and what would be right."""
+    return scope(Override, **words)
+
+
+def overridden(limits: Limits, told: Iterable[Told]) -> Limits:
+    """The limits with what was told about this CA; of two for the same, the later one holds."""
     rates, by_account, by_domain = dict(limits.rates), dict(limits.by_account), dict(limits.by_domain)
-    for one in overrides:
+    switches: dict[str, Any] = {}
+    for one in told:
         if one.ca != limits.ca:
             continue
-        if one.account is not None:
+        if isinstance(one, Switched):
+            switches[field_of(one.switch)] = one.on
+        elif one.account is not None:
             by_account[one.limit, one.account] = one.rate
         elif one.domain is not None:
             by_domain[one.domain] = one.rate
         else:
             rates[one.limit] = one.rate
-    return replace(limits, rates=rates, by_account=by_account, by_domain=by_domain)
+    return replace(limits, rates=rates, by_account=by_account, by_domain=by_domain, **switches)
+
+
+def field_of(switch: Switch) -> str:
+    """The field of Limits that a switch is."""
+    return switch.value.replace("-", "_")

@@ -127,7 +127,7 @@ async def scripted(directory: Path, *replies: web.Response | Handler) -> AsyncIt
 async def signer_at(transport: Transport) -> Signer:
     """A fresh account."""
     key = make_account_key()
-    return Signer(key, await new_account(transport, key, "ops@example.com", agree_tos=True))
+    return Signer(key, (await new_account(transport, key, "ops@example.com", agree_tos=True)).url)
 
 
 async def issue(transport: Transport, signer: Signer, names: Sequence[str], served: Responder) -> Issued:

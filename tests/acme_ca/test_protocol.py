@@ -157,12 +157,13 @@ async def test_registering_a_key_again_finds_its_account(tmp_path: Path) -> None
     ):
         key = make_account_key()
         first = await new_account(transport, key, "ops@example.com", agree_tos=True)
-        assert await new_account(transport, key, "ops@example.com", agree_tos=True) == first
+        again = await new_account(transport, key, "ops@example.com", agree_tos=True)
+        assert (first.new, again.new, again.url) == (True, False, first.url)
         with pytest.raises(AcmeProblem) as caught:
-            await new_order(transport, Signer(key, first + "0"), ["a.example.com"])
+            await new_order(transport, Signer(key, first.url + "0"), ["a.example.com"])
         assert caught.value.type == "accountDoesNotExist"
         with pytest.raises(AcmeProblem) as refused:
-            await new_order(transport, Signer(key, first), ["*.*.example.com"])
+            await new_order(transport, Signer(key, first.url), ["*.*.example.com"])
         assert refused.value.type == "malformed"
 
 

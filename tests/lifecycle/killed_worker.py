@@ -21,6 +21,7 @@ from certfleet.acme_ca import protocol
 from certfleet.agenda import Agenda
 from certfleet.lifecycle import advance as machine
 from certfleet.lifecycle.records import Records
+from certfleet.limits.rooms import Rooms
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,13 @@ def _both(call: str, nth: int = 1, new_orders: tuple[int, int] = (1, 1)) -> list
 # In the order of the machine. Requests to the CA, and between them what is persisted.
 ARROWS = [
     *_both("create_order"),
+    *_both("enter"),  # the tokens
+    *_both("send"),  # newOrder's turn, and that it is sent
     # Only between the CA's answer and our note of the URL is an order lost: nobody knows its URL.
     *_both("new_order", new_orders=(1, 2)),
     Arrow("before", "write", 1, 2),  # the URL
     Arrow("after", "write", 1),
+    *_both("ordered"),  # the CA has counted it
     *_both("get_authorization"),
     *_both("write", 2),  # the tokens
     *_both("answer_challenge"),
@@ -57,6 +61,7 @@ ARROWS = [
     *_both("get_order", 2),
     *_both("download"),
     *_both("write", 4),  # the certificate, and the end of the order
+    *_both("issued"),  # the CA has counted it
     *_both("finish"),
 ]
 
@@ -75,7 +80,9 @@ def main(marks: Path) -> None:
     machine.advance = advance
     for name in ("new_order", "get_order", "get_authorization", "answer_challenge", "finalize", "download"):
         setattr(protocol, name, deadly(name, getattr(protocol, name), marks))
-    for owner, name in ((Records, "write"), (Records, "create_order"), (Agenda, "finish")):
+    wrapped = [(Records, "write"), (Records, "create_order"), (Agenda, "finish")]
+    wrapped += [(Rooms, name) for name in ("enter", "send", "ordered", "issued")]
+    for owner, name in wrapped:
         setattr(owner, name, deadly(name, getattr(owner, name), marks))
     from celery.__main__ import main as celery  # noqa: PLC0415  after the wrapping
 
@@ -101,9 +108,11 @@ def deadly(name: str, inner: Callable[..., Awaitable[Any]], marks: Path) -> Call
 
 def app_of(name: str, args: tuple[Any, ...]) -> str:
     """Whose call it is: the order's own where an argument tells, else the app that the machine works on."""
-    if name == "create_order":
+    if name in ("create_order", "issued"):
         return str(args[1].app)
-    if name in ("write", "finish"):
+    if name in ("send", "ordered"):
+        return str(args[1])
+    if name in ("write", "finish", "enter"):
         return str(args[1].name) if args[1].kind == "order" else ""
     return app_at_work.get()
 

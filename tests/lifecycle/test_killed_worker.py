@@ -15,10 +15,13 @@ from certfleet.demo.pebble import child
 from certfleet.demo.story import furnish
 from certfleet.overview import State
 from certfleet.vault import ensure_key
+from tests.ca.limits import CERTIFICATES_PER_DOMAIN, ORDERS_PER_ACCOUNT
 from tests.lifecycle.killed_worker import ARROWS
-from tests.rig import Rig, running_rig
+from tests.rig import Rig, running_rig, written
 from workers import embedded_redis
 
+# None that anybody has to wait for: what is looked at is whether ours count as the CA's do, whatever happens.
+LIMITS = {ORDERS_PER_ACCOUNT: (1, 3600.0, 100), CERTIFICATES_PER_DOMAIN: (1, 3600.0, 100)}
 LEASE = "2"  # seconds: how long a dead worker's claims last
 
 
@@ -41,6 +44,7 @@ async def fleet_without_workers(rig: Rig) -> AsyncIterator[Rig]:
             open_client(rig.settings) as client,
         ):
             await furnish(client, rig.settings, rig.ca, rig.nginx, 0)
+            await client.set_limits(written(LIMITS), ca=rig.ca.directory)
             yield Rig(rig.directory, rig.ca, rig.nginx, rig.settings, client, 0)
     finally:
         await server.stop(10)
@@ -77,7 +81,7 @@ async def test_one_certificate_whatever_arrow_the_worker_dies_at(short_directory
     marks = short_directory / "marks"
     marks.mkdir()
     async with (
-        running_rig(short_directory, bad_nonce_percent=0, stack=False) as bare,
+        running_rig(short_directory, bad_nonce_percent=0, stack=False, limits=LIMITS) as bare,
         fleet_without_workers(bare) as rig,
     ):
         for number in range(len(ARROWS)):
@@ -100,8 +104,22 @@ async def test_one_certificate_whatever_arrow_the_worker_dies_at(short_directory
             running.cancel()
             await asyncio.wait([running])
         assert workers.deaths == len(ARROWS)
+        await counted_as_at_the_ca(rig)
         serials = {f"arrow{n}.demo.test": (await rig.view(f"arrow{n}")).serial for n in range(len(ARROWS))}
         await rig.sees(serials)
+
+
+async def counted_as_at_the_ca(rig: Rig) -> None:
+    """No token is forgotten as reserved, and no bucket of ours holds more than the CA's; nor much less."""
+    book, redis = await rig.strict.book(), rig.client._fleet.store.redis
+    assert book.rate_limited_answers == 0
+    assert await redis.keys("certfleet:admission:*") == []
+    ours = {one.limit: one for one in await rig.client.buckets()}
+    for limit in LIMITS:
+        [theirs] = book.buckets[limit].values()
+        text = await redis.get(f"certfleet:limit:{rig.ca.directory}:{limit}:{ours[limit].key}")
+        assert text.endswith(" 0"), f"{limit}: something is still reserved"
+        assert theirs.remaining - 4 <= ours[limit].left <= theirs.remaining, limit
 
 
 async def served(rig: Rig, app: str) -> None:

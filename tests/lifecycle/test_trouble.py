@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from certfleet.errors import AcmeProblem, CAMisbehaved, CAUnreachable, OwnerError
+from certfleet.errors import AcmeProblem, CAMisbehaved, CAUnreachable, OwnerError, RateLimited, SlowedDown
 from certfleet.lifecycle.trouble import EXPECTED, OrderInvalid, sort
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -33,6 +33,7 @@ TABLE = [
     pytest.param(CAUnreachable("cut"), 3, 100 * MINUTE, False, id="it cannot be reached"),
     pytest.param(CAMisbehaved("nonsense"), 1, MINUTE, True, id="not what RFC 8555 says"),
     pytest.param(OrderInvalid("gave up"), 2, 10 * MINUTE, True, id="the CA gave the order up"),
+    pytest.param(RateLimited("new accounts", LATER), 3, LATER - NOW, False, id="no token before then"),
     pytest.param(OwnerError("points away"), 1, MINUTE, False, id="the owner has to mend it"),
 ]
 
@@ -43,7 +44,7 @@ def test_sorted(error: Exception, attempts: int, wait: timedelta, *, new_order: 
     trouble = sort(error, attempts, NOW)
     assert trouble.at == NOW + wait
     assert trouble.new_order is new_order
-    assert trouble.sentence.startswith(str(error))
+    assert getattr(error, "waits_for", str(error)) in trouble.sentence
     assert isinstance(error, EXPECTED)
 
 
@@ -54,3 +55,13 @@ def test_it_never_gets_quicker(error: Exception, attempts: int, wait: timedelta,
     waits = [sort(error, n, NOW).at for n in range(attempts, attempts + 10)]
     assert waits == sorted(waits)
     assert waits[-1] - NOW >= timedelta(seconds=25)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [problem(429, "rateLimited", LATER), problem(429, "rateLimited"), problem(503, "x", LATER), SlowedDown("x", LATER)],
+)
+def test_a_limit_is_no_failure(error: Exception) -> None:
+    """It is shown as what the order waits for, and counts for no back-off."""
+    assert sort(error, 1, NOW).held
+    assert not sort(problem(500, "serverInternal"), 1, NOW).held

@@ -157,6 +157,7 @@ def test_a_new_account_counts_per_address_and_per_ipv6_48() -> None:
         ("registrations-per-address", "2001:db8:1:2::3"),
         ("registrations-per-range", "2001:db8:1::/48"),
     ]
+    assert named(registration_buckets(LETSENCRYPT, None)) == [("registrations-per-address", "any")]
     with pytest.raises(ValueError, match="not an IP address"):
         registration_buckets(LETSENCRYPT, "egress")
 
@@ -166,7 +167,7 @@ def test_requests_count_per_address_and_endpoint() -> None:
     here = {"address": "2001:DB8::1", "account": "acc"}
     order = request_buckets(LETSENCRYPT, Limit.REQUESTS_NEW_ORDER, **here)
     assert named(order) == [("requests-new-order", "2001:db8::1")]
-    assert (order[0].rate.interval, order[0].rate.burst) == (3334, 200)
+    assert (order[0].rate.interval, order[0].rate.burst) == (3334, 100), "half of the burst is for the network"
     assert named(request_buckets(LETSENCRYPT, Limit.REQUESTS_CHALLENGE, **here)) == [("requests-other", "2001:db8::1")]
     assert named(request_buckets(GOOGLE, Limit.REQUESTS_CHALLENGE, **here)) == [("requests-challenge", "acc")]
     assert request_buckets(BUYPASS, Limit.REQUESTS_RENEWAL_INFO, **here) == ()

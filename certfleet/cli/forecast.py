@@ -1,0 +1,158 @@
+"""`certfleet forecast`: when will these be done, and which limit decides it."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from certfleet.cli.output import left, moment, print_json, print_table
+from certfleet.cli.session import ask, guarded, raise_usage
+
+if TYPE_CHECKING:
+    from certfleet.lifecycle.estimate import AppForecast, Estimate, Summary
+
+SHOWN = 5  # apps at each end of a long list
+
+
+def forecast(
+    plan: Annotated[
+        str | None,
+        typer.Option("--plan", metavar="FILE", help="Apps that are not added yet (CSV or JSON: app, domains)."),
+    ] = None,
+    ca: Annotated[
+        str | None, typer.Option("--ca", metavar="CA", help="For planned apps that name none; as for `app add`.")
+    ] = None,
+    email: Annotated[
+        str | None, typer.Option("--email", metavar="ADDRESS", help="For planned apps that name none.")
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option("--limit", metavar="NAME=RATE", help="What if a limit was this one; once for each."),
+    ] = None,
+    lifetime: Annotated[
+        str | None,
+        typer.Option("--lifetime", metavar="TIME", help="What if certificates were valid for this long; 90d."),
+    ] = None,
+    names_per_certificate: Annotated[
+        int | None,
+        typer.Option(
+            "--names-per-certificate",
+            metavar="N",
+            help="What if planned names shared certificates, up to N of one domain on each; 1: none does.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+) -> None:
+    """Tell when orders will be done.
+
+    Those that wait now, or those of a plan; which limit of the CA's decides it; and what renewals
+    need of the limits for ever. Nothing is ordered or changed.
+
+    \b
+    certfleet forecast
+    certfleet forecast --plan apps.csv --limit certificates-per-domain=300/7d
+    certfleet forecast --plan apps.csv --names-per-certificate 100
+    certfleet forecast --lifetime 45d
+    """  # noqa: D301  the character that tells click to keep the lines
+    from certfleet.plan import read_plan  # noqa: PLC0415  late, like every import of a command
+
+    limits = dict(_pair(text) for text in limit or [])
+    with _no_collection():
+        planned = guarded(lambda: read_plan(Path(plan))) if plan is not None else None
+        found = ask(
+            lambda client: client.forecast(
+                planned,
+                ca=ca,
+                email=email,
+                limits=limits,
+                lifetime=lifetime,
+                names_per_certificate=names_per_certificate,
+            )
+        )
+    if as_json:
+        print_json(summary=found.summary, limits=found.limits, buckets=found.buckets, apps=found.apps)
+    else:
+        _show(found)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """A large plan is millions of objects that all stay: looking for those that do not costs a third of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _show(found: Estimate) -> None:
+    """Tables and sentences for people."""
+    if found.limits:
+        rows = [
+            (row.ca, row.limit, row.waited, moment(row.until), row.of or "-", f"{row.renewals_share:.1%}")
+            for row in found.limits
+        ]
+        print_table(("CA", "LIMIT", "WAIT", "UNTIL", "LAST FOR", "FOR RENEWALS"), rows)
+        typer.echo("")
+    if found.apps:
+        print_table(("APP", "DONE", "WAITS FOR"), _ends(found.apps))
+        typer.echo("")
+    typer.echo(_done(found))
+    for sentence in _kept_up(found):
+        typer.echo(sentence)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, rate = text.partition("=")
+    if not equals:
+        raise_usage("limit", text, "is not NAME=RATE, such as certificates-per-domain=100/7d")
+    return name, rate
+
+
+def _ends(apps: tuple[AppForecast, ...]) -> Iterator[tuple[str, str, str]]:
+    """The first and the last ones."""
+    for number, row in enumerate(apps):
+        if SHOWN <= number < len(apps) - SHOWN:
+            if number == SHOWN:
+                yield "...", f"{len(apps) - 2 * SHOWN:,} more", ""
+        else:
+            yield row.app, moment(row.done_at), f"{row.limit} {row.of}" if row.limit else ""
+
+
+def _done(found: Estimate) -> str:
+    summary = found.summary
+    if not summary.apps:
+        return "no order waits for a limit; `certfleet forecast --plan FILE` tells of apps that are not added yet"
+    binds = f"the limit that binds: {found.binding}" if found.binding else "no limit binds"
+    if summary.done_at is None:
+        never = f"{summary.apps - summary.done:,} of {summary.apps:,} are not done by {moment(summary.looked_until)}"
+        return f"{never}; {binds}"
+    if summary.done_at <= summary.asked_at:
+        return f"all {summary.apps:,} can be done at once; {binds}"
+    return f"all {summary.apps:,} done on {summary.done_at:%Y-%m-%d %H:%M} UTC, in {left(summary.done_at)}; {binds}"
+
+
+def _kept_up(found: Estimate) -> Iterator[str]:
+    """About the renewals."""
+    summary = found.summary
+    if not summary.renewals_per_day:
+        return
+    days = f"{summary.lifetime_seconds / 86400:g} d"
+    lead = f"at a lifetime of {days}, {_number(summary)} renewals a day"
+    if found.busiest is None:
+        yield f"{lead}: no limit holds for them"
+    elif summary.sustainable:
+        yield f"{lead}: they need at most {summary.busiest_share:.1%} of a limit, {found.busiest}"
+    else:
+        yield f"{lead}: too many for ever, they need {summary.busiest_share:.0%} of {found.busiest}"
+
+
+def _number(summary: Summary) -> str:
+    return (
+        f"{summary.renewals_per_day:,.0f}" if summary.renewals_per_day >= SHOWN else f"{summary.renewals_per_day:.2g}"
+    )

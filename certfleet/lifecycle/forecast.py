@@ -1,0 +1,249 @@
+"""When will these be done? The orders that wait, or the apps of a plan, beside everything that the fleet has to renew.
+
+Read from Redis first, then worked out without it: who wants what (here), when each is admitted (limits/forecast.py),
+and what renewals need for ever (limits/upkeep.py). Nothing is changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from certfleet.acme_ca.accounts import account_id
+from certfleet.acme_ca.presets import resolve_ca
+from certfleet.errors import UsageError
+from certfleet.identifiers import require_public
+from certfleet.lifecycle.estimate import Estimate, estimate_of
+from certfleet.lifecycle.fleet import Fleet
+from certfleet.lifecycle.renewal import renew_at
+from certfleet.lifecycle.urgency import RENEWALS
+from certfleet.lifecycle.whatif import WhatIf
+from certfleet.limits.buckets import Bucket, Charge
+from certfleet.limits.forecast import forecast
+from certfleet.limits.grouping import regroup
+from certfleet.limits.keys import OF_ONE_ORDER, OrderBuckets, order_buckets, refused_bucket, slow_down_bucket
+from certfleet.limits.line import full_times, waiters
+from certfleet.limits.presets import Limit, Limits
+from certfleet.limits.simulation import Wish
+from certfleet.limits.upkeep import Renewal, upkeep
+from certfleet.models import App, microseconds
+from certfleet.plan import Planned
+from certfleet.properties import effective, parse_first_issue, parse_grace, parse_share
+
+PAGE = 500  # apps whose certificates are read at once
+SECOND = 1_000_000  # microseconds
+FAILED = {Limit.FAILURES, Limit.PAUSING}
+"""Limits that names meet only once they have failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Under which conditions a certificate is ordered: where, by whom, how urgently."""
+
+    limits: Limits
+    account: str
+    public: bool
+    tenant: str
+    first_issue: timedelta | None
+    """As which time left a certificate that does not exist counts; None: after every renewal."""
+    reserved: float
+    """Share of an account's new orders that new names leave alone."""
+    closed: tuple[Charge, ...]
+    """What the CA has closed by an answer (429, 503), if it has."""
+
+
+@dataclass(slots=True)
+class _Desk:
+    """What has been asked for so far."""
+
+    fleet: Fleet
+    asked: WhatIf
+    everywhere: Mapping[str, str]
+    now: int
+    """Unix microseconds, by Redis's clock."""
+    emails: dict[str, str] = field(default_factory=dict)
+    """Of accounts, by id."""
+    renewals: list[Renewal] = field(default_factory=list)
+    """Every certificate that there is or will be."""
+    background: list[Wish] = field(default_factory=list)
+    """Whoever takes tokens meanwhile."""
+    levels: dict[Bucket, int] = field(default_factory=dict)
+    _after: dict[str, tuple[Charge, ...]] = field(default_factory=dict)
+    _terms: dict[tuple[str, ...], Terms] = field(default_factory=dict)
+
+    @property
+    def period(self) -> int:
+        """Microseconds between two renewals."""
+        return self.asked.period // timedelta(microseconds=1)
+
+    async def terms(self, values: Mapping[str, str], app: str) -> Terms:
+        """What holds for an app with these effective properties. Raises UsageError."""
+        names = ("ca", "ca-bundle", "email", "tenant", "first-issue", "reserved-for-renewals")
+        key = tuple(values[name] for name in names)
+        if key not in self._terms:
+            self._terms[key] = await self._new_terms(values, app)
+        return self._terms[key]
+
+    async def _new_terms(self, values: Mapping[str, str], app: str) -> Terms:
+        if not values["email"]:
+            wanted = f"app {app} has none: give --email ops@example.com, or `certfleet set email=ops@example.com`"
+            raise UsageError("email", None, wanted)
+        ca = resolve_ca(values["ca"], bundle=values["ca-bundle"] or None)
+        limits = self.asked.limits((await self.fleet.limits.of(ca.name, ca.directory)).limits)
+        account = account_id(ca, values["email"])
+        self.emails[account] = values["email"]
+        gates = (*slow_down_bucket(limits, self.fleet.settings.egress_address), *refused_bucket(limits, account))
+        await self.look(gates)
+        return Terms(
+            limits=replace(limits, rates={limit: rate for limit, rate in limits.rates.items() if limit not in FAILED}),
+            account=account,
+            public=ca.public,
+            tenant=values["tenant"],
+            first_issue=parse_first_issue(values["first-issue"]),
+            reserved=parse_share(values["reserved-for-renewals"]),
+            closed=tuple(Charge(gate, check=True) for gate in gates if gate in self.levels),
+        )
+
+    async def look(self, buckets: Iterable[Bucket]) -> None:
+        """Read how full these buckets are."""
+        each = {(bucket.ca, bucket.limit, bucket.key): bucket for bucket in buckets}
+        now, found = await full_times(self.fleet.store, list(each.values()))
+        self.levels |= {bucket: full for bucket, full in found.items() if full > now}
+
+    def wish(self, label: str, names: Sequence[str], terms: Terms) -> Wish:
+        """A first certificate that is wanted now, and renewed ever after."""
+        buckets = order_buckets(terms.limits, account=terms.account, identifiers=names)
+        self.renewed(label, buckets, terms)
+        if terms.first_issue is not None:
+            party, score, reserved = RENEWALS, self.now / SECOND + terms.first_issue.total_seconds(), 0.0
+        else:
+            party, score, reserved = f"t:{terms.tenant}", self.now / SECOND, terms.reserved
+        ordered = [Charge(bucket, keep=int(bucket.rate.burst * reserved)) for bucket in buckets.ordered]
+        issued = [Charge(bucket) for bucket in buckets.issued]
+        return Wish(label, party, score, (*ordered, *issued, *terms.closed), self.now)
+
+    def renewed(self, label: str, first: OrderBuckets, terms: Terms) -> bool:
+        """Count the renewals of a certificate whose first order asks these; whether they take what others wait for."""
+        taken, uncontrolled = first.ordered + first.issued, first.uncontrolled
+        if exempt := terms.limits.same_set_exempt and self.asked.same_set:  # order_buckets(..., same_set=True)
+            taken, uncontrolled = tuple(bucket for bucket in first.issued if bucket.limit == Limit.SET), ()
+        self.renewals.append(Renewal(taken + uncontrolled, self.period))
+        if exempt or all(bucket.limit in OF_ONE_ORDER for bucket in taken):
+            return False
+        self._after[label] = tuple(Charge(bucket) for bucket in taken)
+        return True
+
+    def renewal(self, label: str, at: int, not_after: float) -> Wish:
+        """The next renewal of a certificate, due at that time."""
+        return Wish(label, RENEWALS, not_after, self._after[label], at)
+
+    def follow(self, wish: Wish, admitted: int) -> Wish | None:
+        """The renewal of what was just ordered, where it takes what others wait for."""
+        if wish.app not in self._after:
+            return None
+        not_after = admitted / SECOND + self.asked.lifetime.total_seconds()
+        return self.renewal(wish.app, admitted + self.period, not_after)
+
+
+async def estimate(fleet: Fleet, asked: WhatIf, plan: Sequence[Planned] | None = None) -> Estimate:
+    """When the apps of the plan are done; without one, the orders that wait now. Raises UsageError."""
+    now, _ = await full_times(fleet.store, [])
+    desk = _Desk(fleet, asked, await fleet.inventory.properties(), now)
+    waiting = await _waiting(desk)
+    planned, members = await _planned(desk, plan or ())
+    await _existing(desk, without={wish.app for wish in waiting}, planned={row.app for row in plan or ()})
+    if plan is None:
+        wishes, members = waiting, [(wish.app.removeprefix("app "), [index]) for index, wish in enumerate(waiting)]
+    else:
+        wishes = planned
+        desk.background += waiting
+    shared = (charge.bucket for wish in planned for charge in wish.charges if charge.bucket.limit not in OF_ONE_ORDER)
+    await desk.look([*shared, *(charge.bucket for wish in waiting for charge in wish.charges)])
+
+    def work() -> Estimate:
+        found = forecast(wishes, desk.levels, now, background=desk.background, follow=desk.follow)
+        needs = upkeep(desk.renewals)
+        return estimate_of(found, needs, apps=members, emails=desk.emails, now=now, lifetime=asked.lifetime)
+
+    return await asyncio.to_thread(work)  # seconds for a large plan: the caller's loop goes on meanwhile
+
+
+async def _waiting(desk: _Desk) -> list[Wish]:
+    """The orders in the waiting rooms, under the limits that are asked about."""
+    found: list[Wish] = []
+    limits: dict[str, Limits] = {}
+    for one in await waiters(desk.fleet.store):
+        charges: list[Charge] = []
+        for charge in one.charges:
+            ca = charge.bucket.ca
+            if ca not in limits:
+                limits[ca] = desk.asked.limits((await desk.fleet.limits.of(ca, _directory(ca))).limits)
+            if (kept := desk.asked.charge(charge, limits[ca])) is not None:
+                charges.append(kept)
+        found.append(Wish(f"app {one.app}", one.party, one.rank, tuple(charges), one.entered))
+    return sorted(found, key=lambda wish: (wish.at, wish.app))
+
+
+def _directory(ca: str) -> str:
+    try:
+        return resolve_ca(ca).directory
+    except UsageError:  # a preset that there was in an earlier version
+        return ca
+
+
+async def _planned(desk: _Desk, plan: Sequence[Planned]) -> tuple[list[Wish], list[tuple[str, list[int]]]]:
+    """The certificates that the plan needs, and which of them each app needs."""
+    terms: list[Terms] = []
+    known: dict[tuple[str | None, ...], Terms] = {}
+    everywhere = {**desk.everywhere, **desk.asked.properties}
+    for row in plan:
+        given = (row.ca, row.email, row.tenant)
+        if given not in known:
+            own = {name: value for name, value in zip(("ca", "email", "tenant"), given, strict=True) if value}
+            known[given] = await desk.terms(effective(own, everywhere), row.app)
+        terms.append(known[given])
+        if terms[-1].public:
+            for name in row.identifiers:
+                require_public(name, name)
+    if desk.asked.names_per_certificate is None:
+        wishes = [desk.wish(f"plan {n}", row.identifiers, terms[n]) for n, row in enumerate(plan)]
+        return wishes, [(row.app, [n]) for n, row in enumerate(plan)]
+    members: list[tuple[str, list[int]]] = [(row.app, []) for row in plan]
+    # Terms are the same object where everything is the same: CA, account, tenant.
+    sets = [(id(own), row.identifiers) for own, row in zip(terms, plan, strict=True)]
+    wishes = []
+    for number, group in enumerate(regroup(sets, desk.asked.names_per_certificate)):
+        wishes.append(desk.wish(f"plan {number}", tuple(group.names), terms[group.members[0]]))
+        for member in group.members:
+            members[member][1].append(number)
+    return wishes, members
+
+
+async def _existing(desk: _Desk, *, without: set[str], planned: set[str]) -> None:
+    """Count the renewals of the apps that are enabled; those that others wait for take part when they fall due."""
+    async for page in _pages(desk.fleet):
+        graces: dict[str, timedelta | None] = {}
+        for app in page:
+            if not app.enabled or app.name in planned:
+                continue
+            properties = effective(app.properties, desk.everywhere)
+            label, terms = f"app {app.name}", await desk.terms(properties, app.name)
+            first = order_buckets(terms.limits, account=terms.account, identifiers=app.identifiers)
+            if desk.renewed(label, first, terms) and label not in without:
+                graces[app.name] = parse_grace(properties["graceperiod"])
+        for name, certificate in (await desk.fleet.records.certificates(graces)).items():
+            at = microseconds(renew_at(certificate, graces[name]))
+            desk.background.append(desk.renewal(f"app {name}", at, certificate.not_after.timestamp()))
+
+
+async def _pages(fleet: Fleet) -> AsyncIterator[list[App]]:
+    page: list[App] = []
+    async for app in fleet.inventory.apps():
+        page.append(app)
+        if len(page) == PAGE:
+            yield page
+            page = []
+    if page:
+        yield page

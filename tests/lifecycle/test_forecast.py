@@ -1,0 +1,176 @@
+"""The fleet's own orders in a forecast: those that wait now, and renewals that fall due meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from certfleet.acme_ca.accounts import account_id
+from certfleet.acme_ca.presets import resolve_ca
+from certfleet.lifecycle.fleet import Fleet, open_fleet
+from certfleet.lifecycle.forecast import estimate
+from certfleet.lifecycle.records import order_member
+from certfleet.lifecycle.whatif import WhatIf, what_if
+from certfleet.limits.buckets import Buckets
+from certfleet.limits.keys import order_buckets, refused_bucket
+from certfleet.limits.presets import limits_of
+from certfleet.limits.rooms import Candidate, Standing
+from certfleet.models import App, Certificate, KeyType, dump, utcnow
+from certfleet.plan import Planned
+from certfleet.settings import Settings
+from certfleet.store import Store
+
+EMAIL = "ops@example.org"
+LETSENCRYPT = resolve_ca("letsencrypt")
+BUYPASS = "https://api.buypass.com/acme/directory"
+TOKEN = timedelta(seconds=12_096)
+"""In which a certificate per domain comes at Let's Encrypt."""
+A_MOMENT = timedelta(seconds=10)
+
+
+@pytest.fixture
+async def fleet(settings: Settings, store: Store) -> AsyncIterator[Fleet]:
+    """Empty books, an e-mail address for all apps."""
+    del store  # emptied
+    async with open_fleet(settings) as opened:
+        await opened.inventory.set_properties({"email": EMAIL})
+        yield opened
+
+
+async def order(fleet: Fleet, app: str, party: str = "t:", rank: float = 0) -> Standing:
+    """The app asks for its tokens at Let's Encrypt, as its order would."""
+    limits = limits_of("letsencrypt", LETSENCRYPT.directory)
+    account = account_id(LETSENCRYPT, EMAIL)
+    asked = order_buckets(limits, account=account, identifiers=[f"{app}.example.org"])
+    await fleet.agenda.schedule(order_member(app), utcnow())
+    claim = await fleet.agenda.claim(order_member(app))
+    assert claim is not None
+    return await fleet.rooms.enter(
+        claim, Candidate(app=app, order=app, wish="w", version="0", party=party, rank=rank, buckets=asked)
+    )
+
+
+async def fill_up(fleet: Fleet, waiting: int) -> None:
+    """50 certificates of example.org are being issued, and so many more wait, the last of them a renewal."""
+    for number in range(50):
+        assert await order(fleet, f"busy{number}") is Standing.ADMITTED
+    for number in range(waiting - 1):
+        assert await order(fleet, f"new{number}", rank=number) is Standing.WAITING
+    assert await order(fleet, "urgent", party="r") is Standing.WAITING
+
+
+async def test_the_orders_that_wait(fleet: Fleet) -> None:
+    """Each gets the next token of the domain, renewals first; the account's limit is in nobody's way."""
+    await fill_up(fleet, 4)
+    found = await estimate(fleet, WhatIf())
+    assert [row.app for row in found.apps] == ["urgent", "new0", "new1", "new2"]
+    for number, row in enumerate(found.apps, 1):
+        assert row.done_at is not None
+        assert abs(row.done_at - utcnow() - number * TOKEN) < A_MOMENT
+        assert (row.limit, row.of) == ("certificates-per-domain", "example.org")
+    assert found.summary.done_at == found.apps[-1].done_at
+    assert found.binding == "certificates per registered domain example.org"
+    assert [(row.limit, row.waited) for row in found.buckets] == [("certificates-per-domain", 4)]
+
+
+async def test_the_orders_that_wait_under_another_limit(fleet: Fleet) -> None:
+    """Tokens that are taken stay taken; with twice the rate the next ones come twice as fast."""
+    await fill_up(fleet, 4)
+    asked = what_if(limits={"certificates-per-domain": "50/84h"})
+    last = (await estimate(fleet, asked)).summary.done_at
+    assert last is not None
+    assert abs(last - utcnow() - 2 * TOKEN) < A_MOMENT
+    wide = await estimate(fleet, what_if(limits={"certificates-per-domain": "100/7d"}))
+    assert wide.summary.done_at == wide.summary.asked_at
+
+
+async def test_a_plan_comes_behind_what_waits(fleet: Fleet) -> None:
+    """Only the plan's apps are told of; those that wait for the same domain go first."""
+    await fill_up(fleet, 4)
+    found = await estimate(fleet, WhatIf(), [Planned("later", ("later.example.org",)), Planned("other", ("a.com",))])
+    assert [row.app for row in found.apps] == ["other", "later"]
+    done = found.apps[1].done_at
+    assert done is not None
+    assert abs(done - utcnow() - 5 * TOKEN) < A_MOMENT
+
+
+async def have_certificate(fleet: Fleet, name: str, days_left: float) -> None:
+    """An enabled app with a certificate of 90 days."""
+    app = App(name, (f"{name}.example.org",), ("web1",), enabled=True, properties={"ca": BUYPASS})
+    await fleet.inventory.add_app(app)
+    end = utcnow() + timedelta(days=days_left)
+    certificate = Certificate(
+        app=name,
+        generation=1,
+        ca=BUYPASS,
+        identifiers=app.identifiers,
+        key_type=KeyType.P256,
+        serial="1",
+        not_before=end - timedelta(days=90),
+        not_after=end,
+        issued=end - timedelta(days=90),
+        leaf="",
+        chain="",
+        sealed_key="",
+    )
+    await fleet.store.redis.set(fleet.store.key("certificate", name), dump(certificate))
+
+
+async def test_renewals_that_fall_due_take_part(fleet: Fleet) -> None:
+    """Buypass exempts none (10 at once, 11 in 7 days): a certificate that is due takes a token before new names."""
+    plan = [Planned(f"new{number}", (f"new{number}.example.org",), ca=BUYPASS) for number in range(11)]
+    alone = (await estimate(fleet, WhatIf(), plan)).summary
+    await have_certificate(fleet, "due", 10)
+    beside = (await estimate(fleet, WhatIf(), plan)).summary
+    await have_certificate(fleet, "fresh", 89)
+    assert alone.done_at is not None
+    assert beside.done_at is not None
+    assert (beside.done_at - beside.asked_at) / (alone.done_at - alone.asked_at) == pytest.approx(2)
+    summary = (await estimate(fleet, WhatIf(), plan)).summary
+    assert summary.renewals_per_day == pytest.approx(13 / 60, abs=0.001)
+    assert summary.busiest_share == pytest.approx(13 / 60 * 7 / 11, abs=0.001)
+    assert summary.sustainable
+
+
+async def test_an_app_of_the_plan_that_is_there_already_counts_once(fleet: Fleet) -> None:
+    """What the plan says of it is what is asked about."""
+    await have_certificate(fleet, "blog", 10)
+    summary = (await estimate(fleet, WhatIf(), [Planned("blog", ("blog.example.org",), ca=BUYPASS)])).summary
+    assert summary.renewals_per_day == pytest.approx(1 / 60, abs=0.001)
+
+
+async def test_what_the_ca_has_closed_bars_a_plan(fleet: Fleet) -> None:
+    """After a 429 that named no limit, nobody of that account orders before the time it named."""
+    limits = limits_of("letsencrypt", LETSENCRYPT.directory)
+    until = utcnow() + timedelta(hours=2)
+    await Buckets(fleet.store).block(refused_bucket(limits, account_id(LETSENCRYPT, EMAIL)), until)
+    found = await estimate(fleet, WhatIf(), [Planned("a", ("a.com",)), Planned("b", ("b.com",), email="b@example.org")])
+    assert [row.app for row in found.apps] == ["b", "a"]
+    assert found.summary.done_at is not None
+    assert abs(found.summary.done_at - until) < A_MOMENT
+    assert found.summary.binding_of == EMAIL
+
+
+@pytest.mark.parametrize(("first_issue", "keep"), [("after-renewals", True), ("7d", False)])
+async def test_what_is_kept_for_renewals_is_kept_from_new_names(fleet: Fleet, first_issue: str, keep: bool) -> None:  # noqa: FBT001
+    """A quarter of the account's orders, unless first certificates have an urgency of their own."""
+    await fleet.inventory.set_properties({"first-issue": first_issue})
+    plan = [Planned(f"a{number}", (f"www.a{number}.com",)) for number in range(300)]
+    found = await estimate(fleet, WhatIf(), plan)
+    at_once = sum(row.done_at == found.summary.asked_at for row in found.apps)
+    assert at_once == (225 if keep else 300)
+
+
+async def test_renewals_are_charged_as_the_fleet_charges_them(fleet: Fleet) -> None:
+    """What the upkeep counts is what order_buckets says of a renewal of the same set."""
+    summary = (await estimate(fleet, WhatIf(), [Planned("a", ("a.com",))])).summary
+    limits = limits_of("letsencrypt", LETSENCRYPT.directory)
+    met = order_buckets(limits, account="x", identifiers=["a.com"], same_set=True)
+    [bucket] = met.ordered + met.issued + met.uncontrolled
+    assert (summary.busiest_limit, summary.busiest_of) == (bucket.limit, "a.com")
+    assert summary.busiest_share == pytest.approx(bucket.rate.interval / 1e6 / (60 * 86_400), abs=1e-6)
+    late = await estimate(fleet, what_if(lifetime="200d"), [Planned("a", ("a.com",))])
+    needed = {row.limit for row in late.limits if row.renewals_share}
+    assert needed == {"orders-per-account", "certificates-per-domain", "certificates-per-set"}, "after 120 days: as new"
