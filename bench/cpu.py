@@ -15,6 +15,7 @@ RECEIVER = "receiver, nginx -t"
 # Part of a command line -> what the process is called in figures.
 STACK = {
     "-n w": "workers",
+    "-n clock": "clock",
     " beat ": "beat",
     "workers.responder": "responder",
     "flower": "flower",

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import ROOT
 from certfleet.client import Client, open_client
 from certfleet.demo.nginx import Nginx, private_nginx
 from certfleet.demo.pebble import DemoCA, free_port, pebble
@@ -21,7 +22,6 @@ from certfleet.settings import Settings
 
 ASIDE = "aside"
 """A host in a zone that no worker serves: what is issued for it is never installed."""
-ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, slots=True)
