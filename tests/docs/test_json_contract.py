@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import fields
 from datetime import datetime
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -13,6 +14,10 @@ import pytest
 
 from certfleet.demo.story import Summary
 from certfleet.journal import Entry
+from certfleet.lifecycle.estimate import AppForecast, BucketForecast, LimitForecast
+from certfleet.lifecycle.estimate import Summary as ForecastSummary
+from certfleet.lifecycle.limiting import Publication, Rule
+from certfleet.limits.view import BucketInUse
 from certfleet.models import App, Host, Installation
 from certfleet.overview import Overview, State
 from certfleet.properties import PROPERTIES
@@ -29,11 +34,19 @@ OBJECTS = {
     "app": App,
     "host": Host,
     "summary": Summary,
+    "bucket": BucketInUse,
+    "publication": Publication,
+    "limit": Rule,
+    "forecast": ForecastSummary,
+    "forecast_limit": LimitForecast,
+    "forecast_bucket": BucketForecast,
+    "forecast_app": AppForecast,
 }
 WORDS: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean", datetime: "time"}
 KINDS = {
     "string": lambda v: isinstance(v, str),
     "integer": lambda v: isinstance(v, int) and not isinstance(v, bool),
+    "number": lambda v: isinstance(v, int | float) and not isinstance(v, bool),
     "boolean": lambda v: isinstance(v, bool),
     "time": lambda v: isinstance(v, str) and bool(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", v)),
     "list of strings": lambda v: isinstance(v, list) and all(isinstance(one, str) for one in v),
@@ -74,10 +87,13 @@ def commands() -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_answers_are_as_documented(fleet: Door, command: str) -> None:
+def test_answers_are_as_documented(fleet: Door, command: str, tmp_path: Path) -> None:
     """One JSON object with the documented fields; each object in it has the documented fields and kinds of value."""
     fleet.done("set", "--app", "blog", "key-type=p384")
-    words = command.replace("APP", "blog").replace("HOST", "web1").split()[1:]
+    fleet.redis.set("certfleet:limit:letsencrypt:certificates-per-domain:example.com", f"{10**17} 1")
+    plan = tmp_path / "plan.csv"
+    plan.write_text("app,domains,email\n" + "".join(f"a{n},a{n}.example.org,a@example.org\n" for n in range(60)))
+    words = command.replace("APP", "blog").replace("HOST", "web1").replace("FILE", str(plan)).split()[1:]
     answer = json.loads(fleet.done(*words).out)
     contents = commands()[command]
     assert list(answer) == ["version", *contents]
