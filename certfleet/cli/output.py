@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -31,9 +31,9 @@ STYLES = {
 }
 
 
-def print_json(**fields: object) -> None:
+def print_json(**content: object) -> None:
     """One JSON object with `version`."""
-    print(json.dumps({"version": JSON_VERSION} | fields, default=_plain, ensure_ascii=False, indent=2))
+    print(json.dumps({"version": JSON_VERSION} | content, default=_plain, ensure_ascii=False, indent=2))
 
 
 def _plain(value: object) -> Any:
@@ -42,7 +42,7 @@ def _plain(value: object) -> Any:
     if isinstance(value, Enum):
         return value.value
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+        return {part.name: getattr(value, part.name) for part in fields(value)}
     if isinstance(value, set | tuple):
         return list(value)
     raise TypeError(f"{type(value).__name__} has no place in JSON output")

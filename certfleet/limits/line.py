@@ -18,6 +18,7 @@ from certfleet.models import from_microseconds
 from certfleet.store import Store
 
 PAGE = 500  # records read at once
+NUMBERS = 5000  # buckets read at once; each is a few bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +212,6 @@ async def full_times(store: Store, buckets: Sequence[Bucket]) -> tuple[int, dict
     """Now by Redis's clock, and when each of these buckets is full again, everything reserved counted; microseconds."""
     now = await redis_time(store)
     answers: list[str | None] = []
-    for start in range(0, len(buckets), PAGE):
-        answers += await store.redis.mget([store.key(bucket.name) for bucket in buckets[start : start + PAGE]])
+    for start in range(0, len(buckets), NUMBERS):
+        answers += await store.redis.mget([store.key(bucket.name) for bucket in buckets[start : start + NUMBERS]])
     return now, {b: full_at(text, now, b.rate.interval) for b, text in zip(buckets, answers, strict=True)}
