@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-TICK = 1.0  # seconds
+PERIOD = 1.0  # seconds
 
 SCHEDULE: dict[str, dict[str, Any]] = {
     "tick": {
         "task": "certfleet.tick",
-        "schedule": TICK,
+        "schedule": PERIOD,
         # A tick that waited longer than this finds its successor behind it.
         "options": {"queue": "tick", "expires": 5},
     },

@@ -8,6 +8,7 @@ for while it is held comes due when its holder ends. Everything is decided by ag
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +31,11 @@ Clock = Callable[[], int]
 def redis_clock() -> int:
     """Redis's own clock."""
     return 0
+
+
+def _call() -> str:
+    """A word for one call: redis-py repeats a call whose answer it lost, and agenda.lua knows it again by this."""
+    return secrets.token_hex(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,7 @@ class Agenda:
         """`lease`: seconds that a claim holds."""
         self._redis = store.redis
         self._keys = [store.key("agenda"), store.key("agenda", "leases"), store.key("agenda", "fence")]
+        self._answer_key = store.key("agenda", "due")
         self._script = store.script(*SCHEDULE, Path(__file__).with_name("agenda.lua"))
         self._lease = round(lease * 1_000_000)
         self._clock = clock
@@ -77,7 +84,7 @@ class Agenda:
         return self._lease / 1_000_000
 
     async def _run(self, *words: str | int) -> Any:
-        return await self._script(self._keys, [self._clock(), *words])
+        return await self._script([*self._keys, self._answer_key], [self._clock(), *words])
 
     async def schedule(self, member: str, at: datetime) -> None:
         """Let the member come due at `at` or sooner."""
@@ -85,17 +92,17 @@ class Agenda:
 
     async def due(self, limit: int) -> list[Claim]:
         """Claim up to `limit` members whose time has come, earliest first."""
-        answer = await self._run("due", limit, self._lease)
+        answer = await self._run("due", limit, self._lease, _call())
         return [Claim(member, int(fence)) for member, fence in zip(answer[::2], answer[1::2], strict=True)]
 
     async def claim(self, member: str) -> Claim | None:
         """Claim one member now, due or not; None when it is held or not in the agenda."""
-        fence = await self._run("claim", member, self._lease)
+        fence = await self._run("claim", member, self._lease, _call())
         return Claim(member, fence) if fence else None
 
     async def begin(self, claim: Claim) -> Claim | None:
         """Take over a claim that came in a message; None when the message is stale or came twice."""
-        fence = await self._run("begin", claim.member, claim.fence, self._lease)
+        fence = await self._run("begin", claim.member, claim.fence, self._lease, _call())
         return Claim(claim.member, fence) if fence else None
 
     async def extend(self, claim: Claim) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -173,6 +174,43 @@ async def test_a_message_that_comes_twice_begins_once(store: Store) -> None:
     [message] = await agenda.due(10)
     assert await agenda.begin(message) is not None
     assert await agenda.begin(message) is None
+
+
+async def test_a_call_whose_answer_was_lost_is_given_the_same_claim_again(store: Store) -> None:
+    """Redis did it and was killed before it answered: redis-py says it again, word for word."""
+    agenda = Agenda(store, 60)
+    repeated = Agenda(replace(store, redis=Repeating(store.redis)), 60)
+    members = ["check:blog", "check:shop"]
+    for member in members:
+        await agenda.schedule(member, utcnow())
+    found = await repeated.due(10)
+    assert sorted(claim.member for claim in found) == members
+    begun = await repeated.begin(found[0])
+    assert begun is not None
+    await agenda.extend(begun)
+    assert await agenda.begin(found[0]) is None, "another worker's call is another call"
+    assert await agenda.finish(begun, utcnow())
+    claim = await repeated.claim(begun.member)
+    assert claim is not None
+    assert await agenda.claim(begun.member) is None
+    assert await agenda.due(10) == []
+    assert await agenda.finish(claim, None)
+
+
+class Repeating:
+    """A client that loses the first answer to each script, and sends it again as redis-py does."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def register_script(self, text: str) -> Any:
+        script = self._client.register_script(text)
+
+        async def twice(**words: Any) -> Any:
+            await script(**words)
+            return await script(**words)
+
+        return twice
 
 
 async def test_what_is_asked_for_while_it_is_held_comes_due_afterwards(store: Store) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from kombu import Exchange, Queue
 
-from beat.schedule import SCHEDULE
+from beat.schedule import PERIOD, SCHEDULE
 from certfleet.broker import EXCHANGE, EXPIRY, INSTALL, ORDERS, TICK, broker_configuration, install_queue
 from certfleet.settings import Settings
 from certfleet.store import redis_url
@@ -24,6 +24,8 @@ def configuration(settings: Settings) -> dict[str, Any]:
         **broker_configuration(settings),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # Redis may be away for long: wait, however often it takes
+        # What the tick has claimed waits for its lease when its message is not sent: about 7 s outlast a restart.
+        "task_publish_retry_policy": {"max_retries": 10, "interval_start": 0, "interval_step": 0.2, "interval_max": 1},
         # JSON only: a message never becomes code.
         "accept_content": ["json"],
         "event_serializer": "json",
@@ -41,9 +43,10 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "result_expires": None,  # there are no results: no daily task that would clean them up
         "beat_schedule": SCHEDULE,
         "beat_scheduler": "redbeat.RedBeatScheduler",
-        # RedBeat's defaults leave 25 minutes without a tick after a killed beat; these, about 30 seconds.
-        "beat_max_loop_interval": 5,
-        "redbeat_lock_timeout": 30,
+        # The lock of a killed beat (or one that Redis was killed under) holds the tick until it runs out:
+        # 25 minutes with RedBeat's defaults. It is extended with each tick, and who waits looks once a loop.
+        "beat_max_loop_interval": PERIOD,
+        "redbeat_lock_timeout": 5 * PERIOD,
         "redbeat_redis_url": redis_url(settings),
         "redbeat_redis_options": {"socket_timeout": 30},  # seconds; the broker's options are not for its client
         "redbeat_key_prefix": settings.prefix + "beat:",

@@ -1,6 +1,6 @@
 -- Writes that only the present holder of an agenda member may do. All or nothing.
 --
--- KEYS[1]   agenda:leases  hash  member -> "fence until wake" (agenda.lua)
+-- KEYS[1]   agenda:leases  hash  member -> "fence until wake call" (schedule.lua)
 -- KEYS[2..] what is written to
 -- ARGV[1]   member
 -- ARGV[2]   the writer's fence
