@@ -189,7 +189,7 @@ def test_keys_from_a_named_file(own: Settings, short_directory: Path) -> None:
     assert Vault(settings).open(sealed) == b"secret"
 
 
-BAD = ["geheim", "geheim=", "A" * 43, "A" * 45 + "=", "", "\n\n", Fernet.generate_key().decode() + "\ngeheim"]
+BAD = ["geheim", "geheim=", "A" * 43, "A" * 45 + "=", "", "\n\n", "A" * 43 + "=\ngeheim"]
 
 
 @pytest.mark.parametrize("text", BAD)
