@@ -16,6 +16,8 @@ CertfleetError
 ├── OwnerError              only the owner can mend it: a name points elsewhere, the CA refused a name
 └── InstallError            a host did not take the certificate; the old one is still served
     └── HostUnreachable     the driver could not talk to the host
+        ├── HostKeyChanged  the host is not the one that was pinned: nothing is sent to it
+        └── LoginRefused    the host does not take our key
 
 Errors carry `retry_at` (UTC) when something other than our own back-off decides when to try again.
 """
@@ -134,3 +136,11 @@ class InstallError(CertfleetError):
 
 class HostUnreachable(InstallError):
     """The driver could not talk to the host."""
+
+
+class HostKeyChanged(HostUnreachable):
+    """The host shows another key than the one that was pinned."""
+
+
+class LoginRefused(HostUnreachable):
+    """The host does not let us in."""

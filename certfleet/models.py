@@ -39,6 +39,34 @@ class App:
 
 
 @dataclass(frozen=True, slots=True)
+class Hop:
+    """A machine on the way to a host, which passes the connection on (a jump host)."""
+
+    login: str
+    """user@host[:port]"""
+    host_keys: tuple[str, ...] = ()
+    """As `Host.host_keys`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the preset `files` shows certificates, beside the root: paths of symlinks, {app} for the app's name."""
+
+    fullchain: str = ""
+    chain: str = ""
+    """The intermediates alone."""
+    combined: str = ""
+    """Chain and key in one file."""
+    key: str = ""
+    owner: str = ""
+    """user or user:group that the files belong to; empty: whoever installs them."""
+    file_mode: str = ""
+    """Of the files without the key, such as 0644; empty: 0600."""
+    key_mode: str = ""
+    """Of the files with the key, such as 0640; empty: 0600."""
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """A machine that serves apps."""
 
@@ -52,7 +80,16 @@ class Host:
     test_command: tuple[str, ...] = ()
     """Replaces the preset's own configuration test (for example a second nginx with its own `-c`)."""
     reload_command: tuple[str, ...] = ()
+    webroot: str = "/var/www/certfleet"
+    """Where challenges are written when they go by `webroot`; <it>/.well-known/acme-challenge/ is served."""
+    places: Places = field(default_factory=Places)
     zone: str | None = None
+    login: str = ""
+    """Where SSH goes: user@host[:port]."""
+    host_keys: tuple[str, ...] = ()
+    """The pinned public keys, each "type base64" as OpenSSH writes it; every other one is refused."""
+    jump: tuple[Hop, ...] = ()
+    """The machines that the connection goes through, the nearest to us first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +118,15 @@ class Account:
     sealed_key: str
     url: str | None = None
     """The account URL, the `kid` of every later request (RFC 8555 §6.2); None until the CA made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstallerKey:
+    """The fleet's one SSH key, ed25519; hosts let it run the receiver and nothing else."""
+
+    public: str
+    """As a line of authorized_keys."""
+    sealed_key: str
 
 
 class OrderState(StrEnum):
@@ -149,6 +195,19 @@ class Certificate:
     sealed_key: str
 
 
+class Fault(StrEnum):
+    """Whose fault it is that a host does not serve what it should; the first two say nothing about the certificate."""
+
+    DOWN = "down"
+    """The host could not be reached."""
+    UNFIT = "unfit"
+    """The host's own state is in the way: its configuration was broken before, a full disk, something foreign."""
+    REFUSED = "refused"
+    """The web server took the host's configuration before, and not with this certificate."""
+    UNSERVED = "unserved"
+    """It was installed, and the live endpoint shows something else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Installation:
     """One (app, host) pair: the generation wanted, installed, served."""
@@ -158,11 +217,18 @@ class Installation:
     wanted: int = 0
     installed: int = 0
     served: int = 0
+    """What its endpoint showed when it was last asked; 0: nothing of ours."""
+    proven: int = 0
+    """The newest generation that its endpoint ever showed."""
     error: str | None = None
+    fault: Fault | None = None
+    """What kind of failure `error` is."""
     attempts: int = 0
     retry_at: datetime | None = None
     """When the next try is due after a failure."""
     changed: datetime | None = None
+    asked: datetime | None = None
+    """When its endpoint was last asked; None: it is asked with the next check."""
 
 
 Record = TypeVar("Record")

@@ -34,7 +34,7 @@ http {{
     server_names_hash_max_size 8192;
     default_type text/plain;
     server {{
-        listen 127.0.0.1:{http_port} default_server;
+        listen {address}:{http_port} default_server;
         server_name _;
         return 404;
     }}
@@ -44,7 +44,7 @@ http {{
 
 _SITE = """\
 server {{
-    listen 127.0.0.1:{http_port};
+    listen {address}:{http_port};
     server_name {server_names};
     {snippet}
     location / {{ return 200 "{name}\\n"; }}
@@ -59,14 +59,21 @@ class Nginx:
     directory: Path
     http_port: int
     tls_port: int
-    """Where sites are to have their TLS: for `Item.port`, with `Item.listen` 127.0.0.1."""
+    """Where sites are to have their TLS: for `Item.port`, with `Item.listen` the address."""
     test_command: tuple[str, ...]
     reload_command: tuple[str, ...]
     pid: int
+    address: str = "127.0.0.1"
 
     def add_site(self, name: str, server_names: Sequence[str], snippet: str) -> None:
         """A server block with the snippet in it; in force after the next reload."""
-        text = _SITE.format(http_port=self.http_port, server_names=" ".join(server_names), snippet=snippet, name=name)
+        text = _SITE.format(
+            address=self.address,
+            http_port=self.http_port,
+            server_names=" ".join(server_names),
+            snippet=snippet,
+            name=name,
+        )
         (self.directory / "sites" / f"{name}.conf").write_text(text)
 
     async def reload(self) -> None:
@@ -94,8 +101,10 @@ class Nginx:
 
 
 @asynccontextmanager
-async def private_nginx(directory: Path, *, http_port: int, tls_port: int) -> AsyncIterator[Nginx]:
-    """Run nginx in `directory` on two loopback ports until the block ends; it dies with its owner.
+async def private_nginx(
+    directory: Path, *, http_port: int, tls_port: int, address: str = "127.0.0.1"
+) -> AsyncIterator[Nginx]:
+    """Run nginx in `directory` on two ports of a loopback address until the block ends; it dies with its owner.
 
     Raises ConfigurationError when nginx is not installed or does not start.
     """
@@ -104,7 +113,9 @@ async def private_nginx(directory: Path, *, http_port: int, tls_port: int) -> As
         (directory / part).mkdir(mode=0o700, parents=True, exist_ok=True)
     configuration = directory / "nginx.conf"
     user = "user root;\n" if os.geteuid() == 0 else ""
-    configuration.write_text(_CONFIGURATION.format(directory=directory, http_port=http_port, user=user))
+    configuration.write_text(
+        _CONFIGURATION.format(directory=directory, address=address, http_port=http_port, user=user)
+    )
     log = directory / "error.log"
     log.write_text("")
     base = (program, "-p", str(directory), "-c", str(configuration), "-e", str(log))
@@ -118,7 +129,7 @@ async def private_nginx(directory: Path, *, http_port: int, tls_port: int) -> As
         start_new_session=True,
     )
     try:
-        await _listening(process, http_port, log)
+        await _listening(process, address, http_port, log)
         yield Nginx(
             directory=directory,
             http_port=http_port,
@@ -126,6 +137,7 @@ async def private_nginx(directory: Path, *, http_port: int, tls_port: int) -> As
             test_command=(*base, "-t", "-q"),
             reload_command=(*base, "-s", "reload"),
             pid=process.pid,
+            address=address,
         )
     finally:
         await _stop(process)
@@ -138,13 +150,13 @@ def _find(program: str, *, package: str) -> str:
     return found
 
 
-async def _listening(process: asyncio.subprocess.Process, port: int, log: Path) -> None:
+async def _listening(process: asyncio.subprocess.Process, address: str, port: int, log: Path) -> None:
     deadline = asyncio.get_running_loop().time() + START
     while True:
         if process.returncode is not None or asyncio.get_running_loop().time() > deadline:
             raise ConfigurationError(f"the private nginx does not start: {_why(log)}")
         with suppress(OSError):
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            _, writer = await asyncio.open_connection(address, port)
             writer.close()
             # Somebody else's server may answer on this port; only ours has written its pid.
             if (log.parent / "nginx.pid").is_file():

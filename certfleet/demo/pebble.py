@@ -14,7 +14,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -45,7 +45,9 @@ class DemoCA:
     bundle: str
     """PEM of the CA that signed the TLS certificate of front, Pebble and management: what clients trust."""
     dns: str
-    """`address:port` of a DNS server by which every name is 127.0.0.1."""
+    """`address:port` of a DNS server by which every name is 127.0.0.1, but for those that `point` told it."""
+    dns_management: str
+    """The DNS server's management interface."""
     http_port: int
     """Where http-01 validation goes."""
     management: str
@@ -67,6 +69,13 @@ class DemoCA:
     async def root(self) -> str:
         """PEM of the root under which this run of Pebble issues."""
         return await self._fetch("GET", self.management + "/roots/0")
+
+    async def point(self, name: str, addresses: Sequence[str]) -> None:
+        """From now on the name has these IPv4 addresses, for the CA as for everybody who asks its DNS server."""
+        timeout = aiohttp.ClientTimeout(total=10)
+        async with aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session:
+            await session.post(self.dns_management + "/clear-a", json={"host": name})
+            await session.post(self.dns_management + "/add-a", json={"host": name, "addresses": list(addresses)})
 
     @property
     def _front(self) -> str:
@@ -138,6 +147,7 @@ async def pebble(
             directory=f"https://{LOOPBACK}:{front}/dir",
             bundle=bundle,
             dns=f"{LOOPBACK}:{dns}",
+            dns_management=f"http://{LOOPBACK}:{dns_management}",
             http_port=http_port,
             management=f"https://{LOOPBACK}:{management}",
             log=directory / "pebble.log",

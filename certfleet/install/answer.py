@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -25,6 +25,10 @@ class State(StrEnum):
     """This generation was current already."""
     ROLLED_BACK = "rolled-back"
     """A rollback was asked for and done."""
+    REMOVED = "removed"
+    """`remove`: nothing of certfleet's is there any more."""
+    CLEANED = "cleaned"
+    """`cleanup`: old generations were looked for; `message` says how many were deleted."""
     STALE = "stale"
     """A newer generation is current, or another certificate under the same number: nothing changed."""
     FOREIGN = "foreign"
@@ -65,9 +69,37 @@ class Answer:
     """A switch still waits for its reload; the next run sees to it."""
     error: Annotated[str, StringConstraints(max_length=4096)] | None = None
     """Why the run as a whole did nothing."""
+    release: Annotated[str, StringConstraints(max_length=64)] = ""
+    """The receiver that answered (install/receiver)."""
 
 
-_adapter = TypeAdapter(Answer)
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One thing that a host has to be able to do."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z -]{0,39}\z")]
+    ok: bool
+    message: Annotated[str, StringConstraints(max_length=4096)] = ""
+    """What was seen; for a point that is not ok, what to do about it too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the receiver says about its host."""
+
+    version: Literal[1]
+    release: Annotated[str, StringConstraints(max_length=64)] = ""
+    time: Annotated[int, Field(ge=0, le=2**53)] = 0
+    """The host's clock: Unix time in seconds."""
+    root: Annotated[str, StringConstraints(max_length=4096)] = ""
+    points: Annotated[tuple[Point, ...], Field(max_length=50)] = ()
+    error: Annotated[str, StringConstraints(max_length=4096)] | None = None
+
+
+Said = TypeVar("Said", Answer, Report)
+
+_answers: TypeAdapter[Answer] = TypeAdapter(Answer)
+_reports: TypeAdapter[Report] = TypeAdapter(Report)
 
 
 def parse(output: bytes, *, host: str, expected: Iterable[str] = ()) -> Answer:
@@ -75,18 +107,28 @@ def parse(output: bytes, *, host: str, expected: Iterable[str] = ()) -> Answer:
 
     Raises InstallError when it is no answer, lacks an app, or says that the run as a whole failed.
     """
+    answer = _read(_answers, output, host)
+    if missing := sorted(set(expected) - set(answer.apps)):
+        raise InstallError(f"host {host}: the receiver said nothing about {', '.join(missing)}; install again")
+    return answer
+
+
+def parse_report(output: bytes, *, host: str) -> Report:
+    """The answer of `check`. Raises InstallError as `parse` does."""
+    return _read(_reports, output, host)
+
+
+def _read(adapter: TypeAdapter[Said], output: bytes, host: str) -> Said:
     if len(output) > LARGEST:
         raise InstallError(
             f"host {host}: the receiver's answer is longer than {LARGEST} bytes; look at what runs there"
         )
     try:
-        answer = _adapter.validate_json(output)
+        said = adapter.validate_json(output)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
+        first: Any = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise InstallError(f"host {host}: the receiver's answer is not understood ({where}: {first['msg']})") from None
-    if answer.error is not None:
-        raise InstallError(f"host {host}: {answer.error}")
-    if missing := sorted(set(expected) - set(answer.apps)):
-        raise InstallError(f"host {host}: the receiver said nothing about {', '.join(missing)}; install again")
-    return answer
+    if said.error is not None:
+        raise InstallError(f"host {host}: {said.error}")
+    return said

@@ -32,12 +32,16 @@ class Item:
     port: int = 443
     adopt: bool = False
     """Move aside what stands in the app's place although certfleet did not put it there."""
+    again: bool = False
+    """Put it there anew and reload the web server, even if it is current already: its endpoint shows something else."""
+    keep: int = 3
+    """How many generations of the app stay on the host."""
     listen: str = ""
     """The one address the site's TLS listens on; empty: every address of the host."""
 
 
-def pack(items: Iterable[Item], root: str) -> bytes:
-    """An uncompressed tar with `<app>/<generation>/…` for each item; `root` is the host's (`Host.root`).
+def pack(items: Iterable[Item], root: str, server: str = "nginx") -> bytes:
+    """An uncompressed tar with `<app>/<generation>/…` for each item; `root` and `server` (its preset) are the host's.
 
     Raises InstallError for an item that the receiver would refuse.
     """
@@ -48,7 +52,7 @@ def pack(items: Iterable[Item], root: str) -> bytes:
             if item.app in seen:
                 raise InstallError(f"{item.app} is in the batch for one host twice; send each app once")
             seen.add(item.app)
-            for name, content in _files(item, root).items():
+            for name, content in _files(item, root, server).items():
                 member = tarfile.TarInfo(f"{item.app}/{item.generation}/{name}")
                 member.mode = 0o600
                 member.size = len(content)
@@ -56,7 +60,7 @@ def pack(items: Iterable[Item], root: str) -> bytes:
     return archive.getvalue()
 
 
-def _files(item: Item, root: str) -> dict[str, bytes]:
+def _files(item: Item, root: str, server: str) -> dict[str, bytes]:
     _validate(item)
     leaf = _FIRST_CERTIFICATE.search(item.fullchain)
     if leaf is None:
@@ -67,7 +71,7 @@ def _files(item: Item, root: str) -> dict[str, bytes]:
         "chain.pem": item.fullchain[leaf.end() :].lstrip().encode(),
         "privkey.pem": item.private_key,
         "serial": f"{item.serial}\n".encode(),
-    } | presets.nginx_fragments(app=item.app, root=root, port=item.port, listen=item.listen)
+    } | presets.fragments(server, app=item.app, root=root, port=item.port, listen=item.listen)
 
 
 def _validate(item: Item) -> None:

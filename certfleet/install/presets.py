@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import shlex
 from dataclasses import dataclass
 
 from certfleet.errors import InstallError
@@ -22,19 +23,59 @@ class Preset:
     reload: tuple[str, ...]
 
 
-PRESETS = {"nginx": Preset(test=("nginx", "-t", "-q"), reload=("nginx", "-s", "reload"))}
+PRESETS = {
+    "nginx": Preset(test=("nginx", "-t", "-q"), reload=("nginx", "-s", "reload")),
+    # `configtest` does not look into keys: the receiver compares them itself, because a reload would end Apache.
+    "apache": Preset(test=("apachectl", "configtest"), reload=("apachectl", "graceful")),
+    "haproxy": Preset(
+        test=("haproxy", "-c", "-f", "/etc/haproxy/haproxy.cfg"),  # with -q it does not say what is wrong
+        # Debian's own way, with systemd and without it.
+        reload=("service", "haproxy", "reload"),
+    ),
+    # Some other server, which only the person at it knows how to test and reload.
+    "files": Preset(test=(), reload=()),
+}
 
 
 def commands(host: Host) -> Preset:
-    """The host's own commands where it names them, else its preset's. Raises InstallError: unknown preset."""
+    """The host's own commands where it names them, else its preset's. Raises InstallError."""
     known = PRESETS.get(host.preset)
-    if known is None and not (host.test_command and host.reload_command):
+    if known is None:
         choices = ", ".join(sorted(PRESETS))
         raise InstallError(f"host {host.name}: there is no preset {host.preset!r}; choose one of: {choices}")
-    return Preset(
-        test=host.test_command or (known.test if known else ()),
-        reload=host.reload_command or (known.reload if known else ()),
-    )
+    found = Preset(test=host.test_command or known.test, reload=host.reload_command or known.reload)
+    if not found.test or not found.reload:
+        raise InstallError(
+            f"host {host.name}: for the preset {host.preset!r}, say how its server is tested and reloaded "
+            "(--test-command, --reload-command; `true` where there is nothing to test)"
+        )
+    return found
+
+
+def settings(host: Host) -> dict[str, str]:
+    """What the receiver has to know of its host: names of its options, and of lines in its configuration file.
+
+    Raises InstallError.
+    """
+    run, places = commands(host), host.places
+    told = {
+        "root": checked_root(host.root),
+        "test": shlex.join(run.test),
+        "reload": shlex.join(run.reload),
+        "server": host.preset,
+        "webroot": checked_root(host.webroot) if host.webroot else "",
+    }
+    if host.preset == "files":
+        told |= {
+            "fullchain": places.fullchain,
+            "chain": places.chain,
+            "combined": places.combined,
+            "key": places.key,
+            "owner": places.owner,
+            "file-mode": places.file_mode,
+            "key-mode": places.key_mode,
+        }
+    return {name: value for name, value in told.items() if value}
 
 
 def checked_root(root: str) -> str:
@@ -47,6 +88,43 @@ def checked_root(root: str) -> str:
 def nginx_include(app: str, root: str) -> str:
     """The line that gives a server block its TLS; until the first install it matches nothing, which is no error."""
     return f"include {checked_root(root)}/{app}/current/nginx*.conf;"
+
+
+def apache_include(app: str, root: str) -> str:
+    """The line that gives a virtual host its TLS; until the first install it finds nothing, which is no error."""
+    return f"IncludeOptional {checked_root(root)}/{app}/current/apache.conf"
+
+
+def haproxy_directory(root: str) -> str:
+    """Where haproxy finds every app's chain and key, each in one file; there from the first visit on."""
+    return f"{checked_root(root)}/haproxy.d"
+
+
+def challenge_file(app: str, root: str) -> str:
+    """What the receiver writes for a site to include when it answers challenges without asking anybody."""
+    return f"{checked_root(root)}/challenges.d/{app}.conf"
+
+
+def haproxy_map(root: str) -> str:
+    """The same for haproxy, for all apps: a map of names to thumbprints."""
+    return f"{checked_root(root)}/challenges.d/haproxy.map"
+
+
+def fragments(server: str, *, app: str, root: str, port: int, listen: str) -> dict[str, bytes]:
+    """The files of a generation that the web server includes. Raises InstallError."""
+    match server:
+        case "nginx":
+            return nginx_fragments(app=app, root=root, port=port, listen=listen)
+        case "apache":
+            current = f"{checked_root(root)}/{app}/current"
+            lines = (
+                "SSLEngine on",
+                f"SSLCertificateFile {current}/fullchain.pem",
+                f"SSLCertificateKeyFile {current}/privkey.pem",
+            )
+            return {"apache.conf": "".join(f"{line}\n" for line in lines).encode()}
+        case _:
+            return {}
 
 
 def nginx_fragments(*, app: str, root: str, port: int, listen: str) -> dict[str, bytes]:

@@ -1,7 +1,8 @@
-"""The shells, a private nginx, and hosts that use them."""
+"""The shells, a private nginx, an sshd, and hosts that use them."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -12,9 +13,16 @@ import pytest
 
 from certfleet.demo.nginx import Nginx, private_nginx
 from certfleet.demo.pebble import free_port
+from certfleet.install.drivers.connections import Connections
+from certfleet.install.drivers.ssh import SSH
+from certfleet.install.installer import Installer
 from certfleet.install.snippet import snippet
 from certfleet.models import App, Host
+from certfleet.settings import Settings
+from certfleet.store import Store
+from certfleet.vault import Vault, ensure_key
 from tests.install.certificates import name_of
+from tests.install.sshd import Sshd, running_sshd
 
 
 def program(name: str) -> str:
@@ -22,6 +30,11 @@ def program(name: str) -> str:
     found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin:/usr/bin:/bin")
     assert found is not None, f"{name} is not installed; scripts/test does that"
     return found
+
+
+def every_program() -> dict[str, str]:
+    """The environment of a server that runs beside the receiver, whatever the receiver finds."""
+    return {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin:/usr/bin:/bin"}
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +48,7 @@ def shells(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for applet in applets.split():
         if applet not in {"flock", "setpriv"}:  # the receiver must do without the one, nginx needs the real other
             (alone / applet).symlink_to(busybox)
+    (alone / "openssl").symlink_to(program("openssl"))  # what Apache's own test leaves out
     return {"dash": f"{dash}:/usr/bin:/bin", "busybox": str(alone)}
 
 
@@ -71,9 +85,52 @@ def web(nginx: Nginx, root: Path) -> Host:
     return Host(name="web", root=str(root), test_command=nginx.test_command, reload_command=nginx.reload_command)
 
 
+async def reloaded(nginx: Nginx, times: int) -> bool:
+    """Whether it took up a configuration so often; waits a while, because nginx notes the last in its own time."""
+    for _ in range(100):
+        if nginx.reloads() >= times:
+            break
+        await asyncio.sleep(0.05)
+    return nginx.reloads() == times
+
+
 async def add_sites(nginx: Nginx, web: Host, *apps: str) -> None:
     """A site for each app, as an operator would set it up, and a reload."""
     for name in apps:
         app = App(name=name, identifiers=(name_of(name),), hosts=(web.name,))
         nginx.add_site(name, app.identifiers, snippet(app, web, "127.0.0.1", 8402))
     await nginx.reload()
+
+
+@pytest.fixture
+def installer(store: Store, settings: Settings) -> Installer:
+    """The fleet's SSH key."""
+    ensure_key(settings)
+    return Installer(store, Vault(settings))
+
+
+@pytest.fixture
+async def sshd(tmp_path: Path) -> AsyncIterator[Sshd]:
+    """An sshd that lets nobody in yet."""
+    async with running_sshd(tmp_path / "sshd") as running:
+        yield running
+
+
+@pytest.fixture
+async def far(sshd: Sshd, plain: Host, installer: Installer) -> Host:
+    """A host at the other end of SSH, whose web server takes everything."""
+    return sshd.serve(plain, await installer.public_key())
+
+
+@pytest.fixture
+async def kept(installer: Installer) -> AsyncIterator[Connections]:
+    """A process's connections."""
+    opened = Connections(installer)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def ssh(kept: Connections) -> SSH:
+    """The driver on them."""
+    return SSH(kept)

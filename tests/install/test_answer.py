@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from certfleet.errors import InstallError
 from certfleet.install.answer import LARGEST, Answer, AppAnswer, State, parse
 from certfleet.install.bundle import pack
-from certfleet.install.drivers.local import RECEIVER
+from certfleet.install.receiver import descriptor
 from tests.install.certificates import item
 
 answers = st.builds(
@@ -88,9 +88,11 @@ def test_escaping(output: bytes) -> None:
         note = Path(directory) / "output"
         note.write_bytes(output)
         root = f"{directory}/root"
+        options = ["--root", root, "--test", f"cat {note}; false", "--reload", "true"]
         run = subprocess.run(
-            ["sh", str(RECEIVER), "install", "--root", root, "--test", f"cat {note}; false", "--reload", "true"],
+            ["sh", f"/proc/self/fd/{descriptor()}", "install", *options],
             input=pack([item("blog")], root),
+            pass_fds=[descriptor()],
             capture_output=True,
             check=True,
             timeout=30,

@@ -29,9 +29,9 @@ async def send(host: Host, archive: bytes) -> str:
     return str(caught.value)
 
 
-def tampered(root: Path, *extra: tuple[tarfile.TarInfo, bytes], without: str = "") -> bytes:
+def tampered(root: Path, *extra: tuple[tarfile.TarInfo, bytes], without: str = "", server: str = "nginx") -> bytes:
     """A good archive with members added after, or one left out."""
-    packed = io.BytesIO(pack([item("blog")], str(root)))
+    packed = io.BytesIO(pack([item("blog")], str(root), server))
     out = io.BytesIO()
     with (
         tarfile.open(fileobj=packed) as good,

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import io
 import tarfile
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from certfleet.errors import InstallError
 from certfleet.install import presets
 from certfleet.install.bundle import pack
-from certfleet.install.drivers import driver_for
+from certfleet.install.drivers import Drivers
+from certfleet.install.installer import Installer
 from certfleet.install.probe import server_name
 from certfleet.install.snippet import snippet
 from certfleet.models import App, Host
@@ -85,14 +86,18 @@ def test_roots(root: str) -> None:
 
 
 def test_commands() -> None:
-    """The preset's commands, each replaced by the host's own; an unknown preset or driver is named with the choices."""
+    """The preset's commands, each replaced by the host's own; an unknown preset is named with the choices."""
     assert presets.commands(HOST) == presets.Preset(test=("nginx", "-t", "-q"), reload=("nginx", "-s", "reload"))
     own = dataclasses.replace(HOST, reload_command=("systemctl", "reload", "nginx"))
     assert presets.commands(own) == presets.Preset(test=("nginx", "-t", "-q"), reload=("systemctl", "reload", "nginx"))
     with pytest.raises(InstallError, match=r"'iis'.*nginx"):
         presets.commands(dataclasses.replace(HOST, preset="iis"))
+
+
+def test_an_unknown_driver() -> None:
+    """It is named, with the choices."""
     with pytest.raises(InstallError, match=r"'pigeon'.*local"):
-        driver_for(dataclasses.replace(HOST, driver="pigeon"))
+        Drivers(cast("Installer", None)).of(dataclasses.replace(HOST, driver="pigeon"))
 
 
 def test_snippet() -> None:

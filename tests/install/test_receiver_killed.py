@@ -14,10 +14,9 @@ import pytest
 
 from certfleet.install.answer import Answer, State, parse
 from certfleet.install.bundle import Item, pack
-from certfleet.install.drivers.local import RECEIVER
+from certfleet.install.receiver import program
+from tests.install.killer import CLOSERS, LINES, killable, with_killer, with_trace
 
-LINES = RECEIVER.read_text().splitlines()
-CLOSERS = {"}", "fi", "done", "else", "esac", ";;"}
 SWITCHING = range(LINES.index("whole() {"), LINES.index("install() {"))
 
 
@@ -63,7 +62,9 @@ class Machine:
 
     def install(self, *items: Item) -> Answer:
         """A run that is not disturbed."""
-        status, output = self.run(RECEIVER, *items)
+        receiver = self.directory.with_suffix(".receiver")
+        receiver.write_text(program())
+        status, output = self.run(receiver, *items)
         assert status == 0, output
         return parse(output, host="machine", expected=[item.app for item in items])
 
@@ -125,38 +126,14 @@ def before(directory: Path, path: str) -> Machine:
     return machine
 
 
-def with_killer(line: int, hit: int) -> str:
-    """The receiver, killed when it comes to the line for the nth time."""
-    killer = f"hits=$((${{hits:-0}} + 1)); [ $hits != {hit} ] || kill -9 $$"
-    return "\n".join([*LINES[:line], killer, *LINES[line:]]) + "\n"
-
-
-def parses(script: str) -> bool:
-    """Between two branches of a case, for example, no command can stand."""
-    return (
-        subprocess.run(["sh", "-n"], input=script.encode(), capture_output=True, check=False, timeout=10).returncode
-        == 0
-    )
-
-
 def points(template: Machine, place: Path) -> list[tuple[int, int]]:
     """The lines that an undisturbed run comes to, and the third time for those that switch."""
-    possible = [
-        number
-        for number, line in enumerate(LINES)
-        if number
-        and line.strip()
-        and not line.strip().startswith("#")
-        and not re.match(r"\w+\(\) \{", line)
-        and not LINES[number - 1].rstrip().endswith(("||", "&&", "|", "\\"))
-        and parses(with_killer(number, 1))
-    ]
+    possible = killable()
     trace = place.with_suffix(".trace")
     script = place.with_suffix(".sh")
     # A command before a function's end would change what it returns: those lines are not traced, but all tried.
     traced = {number for number in possible if LINES[number].strip() not in CLOSERS}
-    lines = [f"echo {n} >>{trace}\n{line}" if n in traced else line for n, line in enumerate(LINES)]
-    script.write_text("\n".join(lines) + "\n")
+    script.write_text(with_trace(traced, trace))
     assert template.copy(place).run(script, *BATCH)[0] == 0
     reached = Counter(int(word) for word in trace.read_text().split())
     first = [(number, 1) for number in possible if number not in traced or reached[number]]

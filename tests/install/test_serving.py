@@ -14,7 +14,7 @@ from certfleet.demo.pebble import free_port
 from certfleet.errors import ConfigurationError, HostUnreachable, InstallError
 from certfleet.install.answer import State
 from certfleet.install.bundle import Item
-from certfleet.install.drivers import driver_for
+from certfleet.install.drivers import local
 from certfleet.install.probe import probe, served
 from certfleet.models import Host
 from tests.install.certificates import item, name_of
@@ -29,7 +29,7 @@ async def serves(nginx: Nginx, wanted: Item) -> None:
 
 async def put(nginx: Nginx, web: Host, *items: Item) -> None:
     """Install and wait until it is served: nginx takes up a reload in its own time."""
-    await driver_for(web).install(web, items)
+    await local.install(web, items)
     for one in items:
         await serves(nginx, one)
 
@@ -40,7 +40,7 @@ async def test_install_and_serve(nginx: Nginx, web: Host) -> None:
     assert await served("127.0.0.1", nginx.tls_port, name_of("blog")) is None
     for generation in (1, 2):
         new = item("blog", generation, port=nginx.tls_port)
-        answer = await driver_for(web).install(web, [new])
+        answer = await local.install(web, [new])
         blog = answer.apps["blog"]
         assert (blog.state, blog.generation, blog.previous) == (State.INSTALLED, generation, generation - 1)
         assert blog.serial == new.serial
@@ -54,7 +54,7 @@ async def test_a_batch_needs_one_reload(nginx: Nginx, web: Host) -> None:
     await add_sites(nginx, web, *apps)
     before = nginx.reloads()
     items = [item(app, port=nginx.tls_port) for app in apps]
-    answer = await driver_for(web).install(web, items)
+    answer = await local.install(web, items)
     assert {app.state for app in answer.apps.values()} == {State.INSTALLED}
     for one in items:
         await serves(nginx, one)
@@ -69,7 +69,7 @@ async def test_a_bad_one_is_put_back_alone(nginx: Nginx, web: Host) -> None:
     await put(nginx, web, old)
     before = nginx.reloads()
     items = [item(app, 2, port=nginx.tls_port, mismatched=app in {"app2", "app5"}) for app in apps]
-    answer = await driver_for(web).install(web, items)
+    answer = await local.install(web, items)
     for one in items:
         said = answer.apps[one.app]
         if one.app in {"app2", "app5"}:
@@ -92,7 +92,7 @@ async def test_broken_before(nginx: Nginx, web: Host, root: Path) -> None:
     await put(nginx, web, old)
     nginx.add_site("broken", ["broken.example.test"], "no_such_directive;")
     before = sorted(root.rglob("*"))
-    answer = await driver_for(web).install(web, [item("blog", 2), item("shop", 1)])
+    answer = await local.install(web, [item("blog", 2), item("shop", 1)])
     assert {app.state for app in answer.apps.values()} == {State.BROKEN_BEFORE}
     assert "no_such_directive" in (answer.apps["shop"].message or "")
     assert (answer.apps["blog"].generation, answer.reloads) == (1, 0)
@@ -107,13 +107,13 @@ async def test_a_failing_reload_is_rolled_back(nginx: Nginx, web: Host, root: Pa
     await put(nginx, web, old)
     refusing = dataclasses.replace(web, reload_command=("sh", "-c", "echo the reload says no; exit 3"))
     new = item("blog", 2, port=nginx.tls_port)
-    answer = await driver_for(web).install(refusing, [new])
+    answer = await local.install(refusing, [new])
     assert answer.apps["blog"].state is State.FAILED
     assert answer.apps["blog"].message == "the reload says no"
     assert (answer.apps["blog"].generation, answer.pending) == (1, True)
     assert (root / "blog" / "current").readlink() == Path("1")
     await serves(nginx, old)
-    answer = await driver_for(web).install(web, [new])
+    answer = await local.install(web, [new])
     assert (answer.apps["blog"].state, answer.pending) == (State.INSTALLED, False)
     await serves(nginx, new)
 
@@ -127,7 +127,7 @@ async def test_rollback(nginx: Nginx, web: Host) -> None:
     await put(nginx, web, first)
     await put(nginx, web, second, shop)
     before = nginx.reloads()
-    answer = await driver_for(web).rollback(web, {"blog": 1, "shop": 0, "wiki": 4})
+    answer = await local.rollback(web, {"blog": 1, "shop": 0, "wiki": 4})
     assert answer.apps["blog"].state is State.ROLLED_BACK
     assert (answer.apps["blog"].generation, answer.apps["shop"].generation) == (1, 0)
     assert answer.apps["wiki"].state is State.FAILED
@@ -136,7 +136,7 @@ async def test_rollback(nginx: Nginx, web: Host) -> None:
         while nginx.reloads() == before:  # noqa: ASYNC110  a process of the first one may have answered once more
             await asyncio.sleep(0.01)
     assert nginx.reloads() - before == 1
-    again = await driver_for(web).install(web, [second, shop])
+    again = await local.install(web, [second, shop])
     assert {app.state for app in again.apps.values()} == {State.INSTALLED}
     await serves(nginx, second)
     await serves(nginx, shop)
@@ -151,13 +151,13 @@ async def test_foreign_is_left_alone_until_adopted(nginx: Nginx, web: Host, root
     (place / "site.key").write_bytes(theirs.private_key)
     await add_sites(nginx, web, "blog")
     ours = item("blog", 1, port=nginx.tls_port)
-    answer = await driver_for(web).install(web, [ours, item("shop")])
+    answer = await local.install(web, [ours, item("shop")])
     assert answer.apps["blog"].state is State.FOREIGN
     assert "--adopt" in (answer.apps["blog"].message or "")
     assert answer.apps["shop"].state is State.INSTALLED
     assert sorted(file.name for file in place.iterdir()) == ["site.crt", "site.key"]
 
-    answer = await driver_for(web).install(web, [dataclasses.replace(ours, adopt=True)])
+    answer = await local.install(web, [dataclasses.replace(ours, adopt=True)])
     assert answer.apps["blog"].state is State.INSTALLED
     await serves(nginx, ours)
     (aside,) = root.glob("blog.before-certfleet.*")
@@ -169,7 +169,7 @@ async def test_a_bad_adoption_brings_the_foreign_one_back(nginx: Nginx, web: Hos
     (root / "blog").mkdir(parents=True)
     (root / "blog" / "theirs").write_text("theirs")
     await add_sites(nginx, web, "blog")
-    answer = await driver_for(web).install(web, [item("blog", adopt=True, port=nginx.tls_port, mismatched=True)])
+    answer = await local.install(web, [item("blog", adopt=True, port=nginx.tls_port, mismatched=True)])
     assert answer.apps["blog"].state is State.FAILED
     assert [entry.name for entry in root.iterdir() if not entry.name.startswith(".")] == ["blog"]
     assert [entry.name for entry in (root / "blog").iterdir()] == ["theirs"]
@@ -195,14 +195,14 @@ async def test_probe_waits_for_a_reload(nginx: Nginx, web: Host) -> None:
     await add_sites(nginx, web, "blog")
     new = item("blog", 1, port=nginx.tls_port)
     looking = asyncio.create_task(probe("127.0.0.1", nginx.tls_port, name_of("blog"), new.serial, patience=20))
-    await driver_for(web).install(web, [new])
+    await local.install(web, [new])
     await looking
 
 
 async def test_explicit_lines_of_the_snippet(nginx: Nginx, web: Host) -> None:
     """The lines that the snippet offers as a comment work in a server block of one's own after the first install."""
     new = item("blog", 1, port=nginx.tls_port)
-    await driver_for(web).install(web, [new])
+    await local.install(web, [new])
     current = f"{web.root}/blog/current"
     nginx.add_site(
         "blog",

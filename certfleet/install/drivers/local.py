@@ -8,29 +8,28 @@ import shlex
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from certfleet.errors import HostUnreachable, InstallError
-from certfleet.install import presets
-from certfleet.install.answer import Answer, parse
+from certfleet.install import challenge, presets
+from certfleet.install.answer import Answer, Report, parse, parse_report
 from certfleet.install.bundle import Item, pack
+from certfleet.install.challenge import Answerer
+from certfleet.install.drivers import words
+from certfleet.install.receiver import descriptor
 from certfleet.models import Host
 
-RECEIVER = Path(__file__).parent.parent / "receiver.sh"
 TIMEOUT = 60.0  # seconds for a whole run; `nginx -t` alone may wait for DNS
 
 
 async def install(host: Host, items: Sequence[Item]) -> Answer:
     """Put the items into place. Raises HostUnreachable or InstallError."""
-    adopt = [word for item in items if item.adopt for word in ("--adopt", item.app)]
-    output = await _run(host, ["install", *_options(host), *adopt], pack(items, host.root))
+    output = await _run(host, ["install", *_options(host), *words.install(items)], pack(items, host.root, host.preset))
     return parse(output, host=host.name, expected=[item.app for item in items])
 
 
 async def rollback(host: Host, previous: Mapping[str, int]) -> Answer:
     """Make each app's given generation current again (0: none). Raises HostUnreachable or InstallError."""
-    wanted = [f"{app}:{generation}" for app, generation in previous.items()]
-    output = await _run(host, ["rollback", *_options(host), *wanted])
+    output = await _run(host, ["rollback", *_options(host), *words.rollback(previous)])
     return parse(output, host=host.name, expected=previous)
 
 
@@ -39,21 +38,52 @@ async def status(host: Host) -> Answer:
     return parse(await _run(host, ["status", "--root", presets.checked_root(host.root)]), host=host.name)
 
 
+async def check(host: Host, *, reload: bool = False) -> Report:
+    """What works here, point by point. Raises HostUnreachable or InstallError."""
+    return parse_report(await _run(host, ["check", *_options(host), *words.check(reload=reload)]), host=host.name)
+
+
+async def remove(host: Host, apps: Sequence[str]) -> Answer:
+    """Take the apps' certificates away. Raises HostUnreachable or InstallError."""
+    return parse(await _run(host, ["remove", *_options(host), *apps]), host=host.name, expected=apps)
+
+
+async def cleanup(host: Host, keep: int) -> Answer:
+    """Delete old generations. Raises HostUnreachable or InstallError."""
+    return parse(await _run(host, ["cleanup", *_options(host), *words.cleanup(keep)]), host=host.name)
+
+
+async def publish(host: Host, answers: Mapping[str, str]) -> None:
+    """Put challenges into the webroot: token -> key authorization. Raises HostUnreachable or InstallError."""
+    parse(await _run(host, ["challenge", *_options(host)], challenge.answers(answers)), host=host.name)
+
+
+async def withdraw(host: Host, tokens: Sequence[str]) -> None:
+    """Take challenges away. Raises HostUnreachable or InstallError."""
+    parse(await _run(host, ["withdraw", *_options(host)], challenge.tokens(tokens)), host=host.name)
+
+
+async def snippet(host: Host, apps: Sequence[Answerer]) -> Answer:
+    """Let the web server answer for the apps by itself. Raises HostUnreachable or InstallError."""
+    output = await _run(host, ["snippet", *_options(host)], challenge.answerers(apps))
+    return parse(output, host=host.name, expected=[one.app for one in apps])
+
+
 def _options(host: Host) -> list[str]:
-    run = presets.commands(host)
-    root = presets.checked_root(host.root)
-    return ["--root", root, "--test", shlex.join(run.test), "--reload", shlex.join(run.reload)]
+    return [word for name, value in presets.settings(host).items() for word in (f"--{name}", value)]
 
 
 async def _run(host: Host, arguments: list[str], archive: bytes = b"") -> bytes:
+    receiver = descriptor()
     try:
         process = await asyncio.create_subprocess_exec(
             "sh",
-            str(RECEIVER),
+            f"/proc/self/fd/{receiver}",
             *arguments,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            pass_fds=(receiver,),
             start_new_session=True,
         )
     except OSError as error:
