@@ -15,18 +15,23 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from certfleet.acme_ca.presets import presets
 from certfleet.errors import UsageError
 from certfleet.hint import send_hint
 from certfleet.identifiers import normalise_all
+from certfleet.install.login import parse_login
+from certfleet.install.servers import check_server
 from certfleet.inventory import check_address, check_name
 from certfleet.journal import Entry
+from certfleet.lifecycle.errands import CLEANUP, app_of, removal
 from certfleet.lifecycle.estimate import Estimate
 from certfleet.lifecycle.fleet import Fleet, open_fleet
 from certfleet.lifecycle.forecast import estimate
 from certfleet.lifecycle.limiting import Publication, Rule, rules, set_limits
 from certfleet.lifecycle.ordering import LONG_AGO, change_order, forgiven, hurried, make_order
+from certfleet.lifecycle.publishing import forget_host
 from certfleet.lifecycle.records import check_member, host_member, order_member
 from certfleet.lifecycle.whatif import what_if
 from certfleet.limits.line import Lines
@@ -36,6 +41,10 @@ from certfleet.overview import Overview, State, overview, standing
 from certfleet.plan import Planned
 from certfleet.properties import check_property, effective, require_usable
 from certfleet.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from certfleet.install.answer import Point
+    from certfleet.install.pinning import Approve
 
 PATIENCE = 3.0  # seconds that a person waits for Redis: a restart takes a second or two
 LOOK = 0.05  # seconds between two looks of `wait`
@@ -70,13 +79,92 @@ class Client:
             wanted = "is not an absolute path of letters, digits and . _ - + @: give one such as /var/lib/certificates"
             raise UsageError("root", host.root, wanted)
         check_address(host.address)
+        check_server(host)
+        if host.driver != "local":
+            for login in (*(hop.login for hop in host.jump), host.login):
+                parse_login(login)
+            if not all((*(hop.host_keys for hop in host.jump), host.host_keys)):
+                raise UsageError("host key", None, f"{host.login} has to be pinned, so that nobody can pose as it")
         await self._fleet.inventory.add_host(host)
         await self._fleet.journal.write(host.name, "host added", f"driver {host.driver}, preset {host.preset}")
+
+    async def pin(self, host: Host, approve: Approve) -> Host:
+        """The host with the keys that it and its jump hosts show to this machine, each approved (install/pinning.py).
+
+        Raises UsageError, HostUnreachable.
+        """
+        from certfleet.install.pinning import pin  # noqa: PLC0415  170 ms of asyncssh that a quick `ls` does not need
+
+        return await pin(host, approve)
+
+    async def trust_host(self, name: str, approve: Approve) -> Done:
+        """Pin the keys that a host shows now, and try again what failed there. Raises UsageError, HostUnreachable."""
+        before = await self.host(name)
+        if before.driver == "local":
+            raise UsageError("host", name, "is this machine, it has no host key")
+        host = await self.pin(before, approve)
+        if host == before:
+            return Done(changed=False, sentence=f"{name}: shows the key that is pinned already")
+        await self._fleet.inventory.save_host(host, before)
+        await self._fleet.journal.write(name, "host key pinned", host.login)
+        await self._host_mended(name)
+        return Done(changed=True, sentence=f"{name}: the host key is pinned")
+
+    async def set_up_host(self, name: str, *, user: str | None = None, by: str | None = None) -> Host:
+        """Put the receiver on a host, with its configuration and the key that may run it and nothing else.
+
+        `user` runs it there, and is made when there is none (None: who the fleet logs in as). `by`, user or
+        user@host[:port], is who does this, with this machine's SSH agent, keys and configuration (None: the same).
+        Raises UsageError, InstallError, ConfigurationError.
+        """
+        from certfleet.lifecycle.hosts import set_up_host  # noqa: PLC0415  late as above
+
+        host = await self.host(name)
+        if host.driver != "ssh":
+            key = f"; `certfleet host key | ssh root@{host.address} dokku ssh-keys:add certfleet` lets certfleet in"
+            wanted = f"has the driver {host.driver}: there is nothing to set up on it"
+            raise UsageError("host", name, wanted + key * (host.driver == "dokku"))
+        login = parse_login(host.login)
+        if user is not None and not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", user):
+            raise UsageError("user", user, "is not a user's name: give one such as certfleet")
+        by = by or host.login
+        admin = by if "@" in by else str(replace(login, user=by))
+        parse_login(admin, "as")
+        ready = await set_up_host(self._fleet, host, user=user or login.user, by=admin)
+        await self._host_mended(name)
+        return ready
+
+    async def _host_mended(self, name: str) -> None:
+        """Somebody has done something about a host: no back-off is waited for."""
+        apps = await self._fleet.inventory.find_apps(await self._fleet.inventory.hosted(name))
+        await self._look_again(list(apps.values()))
+        await self._visit([name])
+
+    async def check_host(self, name: str, *, reload: bool = False) -> list[Point]:
+        """What works on a host, point by point. Raises UnknownName, InstallError, ConfigurationError.
+
+        With `reload` its web server is reloaded, the only proof that it may be. This asks from here: for a host in a
+        zone, on a machine of that zone.
+        """
+        from certfleet.lifecycle.hosts import check_host  # noqa: PLC0415  late as above
+
+        return await check_host(self._fleet, await self.host(name), reload=reload)
+
+    async def installer_key(self) -> str:
+        """The fleet's public SSH key, as a line of authorized_keys; made on first use. Raises ConfigurationError."""
+        from certfleet.lifecycle.hosts import installer_key  # noqa: PLC0415  late as above
+
+        return await installer_key(self._fleet)
 
     async def remove_host(self, name: str) -> None:
         """Forget a host that serves no app; its files stay. Raises UsageError."""
         await self._fleet.inventory.remove_host(name)
+        await forget_host(self._fleet, name)
         await self._fleet.agenda.drop(host_member(name))
+        for errand in await self._fleet.errands.forget(name):
+            app = app_of(errand)
+            if app is not None:
+                await self._fleet.journal.write(app, "given up", f"{errand}: {name}: the host was removed")
         await self._fleet.journal.write(name, "host removed")
 
     async def hosts(self) -> list[Host]:
@@ -86,6 +174,23 @@ class Client:
     async def host(self, name: str) -> Host:
         """One host. Raises UnknownName."""
         return await self._fleet.inventory.host(name)
+
+    async def clean_up(self, names: Sequence[str] = ()) -> list[Done]:
+        """Have old generations removed from the named hosts (none named: all). Raises UnknownName."""
+        hosts = [await self.host(name) for name in names] if names else await self.hosts()
+        await self._errand([host.name for host in hosts], CLEANUP)
+        return [Done(changed=True, sentence=f"{host.name}: is being cleaned up") for host in hosts]
+
+    async def _errand(self, hosts: Sequence[str], errand: str) -> None:
+        """Have something done on hosts, as soon as each can be reached."""
+        for host in hosts:
+            await self._fleet.errands.ask(host, errand)
+        await self._visit(hosts)
+
+    async def _visit(self, hosts: Sequence[str]) -> None:
+        """Put hosts on the agenda as due. No hint: the next tick knows which zone's workers reach each."""
+        for host in hosts:
+            await self._fleet.agenda.schedule(host_member(host), LONG_AGO)
 
     # --- apps --------------------------------------------------------------------------------------
 
@@ -126,15 +231,31 @@ class Client:
         await self._look_again([app])
         return Done(changed=True, sentence=f"{name}: changed")
 
-    async def remove_app(self, name: str) -> None:
-        """Forget an app and its certificate; its files on hosts stay and are served on. Raises UnknownName."""
+    async def remove_app(self, name: str, *, purge: bool = False) -> Done:
+        """Forget an app and its certificate. Raises UnknownName.
+
+        Its files on hosts stay and are served on; with `purge` they are taken away, from a host that is down as soon
+        as it can be reached.
+        """
         app = await self._fleet.inventory.app(name)
+        files = "its files stay on its hosts"
+        if purge:
+            # First: what is wanted on a host is not taken away, and nothing remembers it once the app is gone.
+            await self.disable(name)
+            files = await self._purged(app)
         await self._fleet.inventory.remove_app(app)
         for member in (check_member(name), order_member(name)):
             await self._fleet.agenda.drop(member)
         await self._fleet.rooms.leave(name)
         await self._fleet.records.forget_app(app)
         await self._fleet.journal.write(name, "removed")
+        return Done(changed=True, sentence=f"{name}: removed; {files}")
+
+    async def _purged(self, app: App) -> str:
+        """Have the files of an app that is not enabled taken away from its hosts; what is done, in words."""
+        await self._errand(app.hosts, removal(app.name))
+        await self._fleet.journal.write(app.name, "purge asked", ", ".join(app.hosts))
+        return f"its files are being taken away from {', '.join(app.hosts)}"
 
     async def apps(self) -> list[App]:
         """Every app by name."""
@@ -236,21 +357,30 @@ class Client:
             )
         await self._fleet.inventory.save_app(replace(app, enabled=True), app)
         await self._fleet.journal.write(name, "enabled")
+        for host in app.hosts:
+            await self._fleet.errands.withdraw(host, removal(name))
         if urgent and await self._fleet.records.certificate(name) is None:
             await self._order_now(app, "first issue", urgent=True)
         await self._look_again([replace(app, enabled=True)])
         return Done(changed=True, sentence=f"{name}: enabled, the certificate is being ordered")
 
-    async def disable(self, name: str) -> Done:
-        """Leave an app alone from now on; its certificate stays where it is. Raises UnknownName."""
+    async def disable(self, name: str, *, purge: bool = False) -> Done:
+        """Leave an app alone from now on. Raises UnknownName.
+
+        Its certificate stays where it is; with `purge` it is taken away from its hosts, also of one that was disabled
+        before.
+        """
         app = await self._fleet.inventory.app(name)
         if not app.enabled:
-            return Done(changed=False, sentence=f"{name}: is not enabled")
+            files = f"; {await self._purged(app)}" if purge else ""
+            return Done(changed=purge, sentence=f"{name}: is not enabled{files}")
         await self._fleet.inventory.save_app(replace(app, enabled=False), app)
         await self._fleet.agenda.drop(check_member(name))
         if await self._fleet.records.order(name) is not None:
             await self._due("order", [name])  # the machine gives it up as soon as it sees that nobody wants it
         await self._fleet.journal.write(name, "disabled")
+        if purge:
+            return Done(changed=True, sentence=f"{name}: disabled; {await self._purged(app)}")
         return Done(changed=True, sentence=f"{name}: disabled; its certificate stays installed and is not renewed")
 
     async def renew(self, names: Sequence[str], *, force: bool = False, urgent: bool = False) -> list[Done]:
@@ -275,6 +405,7 @@ class Client:
                 for app in asked:
                     await change_order(self._fleet, app.name, hurried)
             if names:  # a person who names an app has mended something: no back-off is waited for
+                await self._look_at_hosts(asked)
                 await self._look_again(asked)
             else:
                 await self._due("check", [app.name for app in asked])
@@ -287,12 +418,23 @@ class Client:
         for installations in (await self._fleet.records.installations_of(names)).values():
             for installation in installations.values():
                 if installation.retry_at is not None:
-                    await self._fleet.records.want(replace(installation, retry_at=None, error=None))
+                    await self._fleet.records.want(replace(installation, retry_at=None, error=None, fault=None))
         for name in orders:
             await change_order(self._fleet, name, forgiven)
         await self._due("check", names)
         await self._due("order", list(orders))
         return len(names)
+
+    async def _look_at_hosts(self, apps: Sequence[App]) -> None:
+        """Ask the endpoints of these apps with the next check, and their hosts what is current there, now."""
+        names = [app.name for app in apps if app.enabled]
+        for installations in (await self._fleet.records.installations_of(names)).values():
+            for installation in installations.values():
+                if installation.asked is not None:
+                    await self._fleet.records.note(replace(installation, asked=None))
+        hosts = list(dict.fromkeys(host for app in apps if app.enabled for host in app.hosts))
+        await self._fleet.records.audit_now(hosts)
+        await self._visit(hosts)
 
     async def _order_now(self, app: App, reason: str, *, urgent: bool) -> None:
         properties = effective(app.properties, await self._fleet.inventory.properties())

@@ -115,6 +115,12 @@ class Inventory:
             raise UnknownName("host", name, f"is not known: `certfleet host add {name}` first")
         return load(Host, text)
 
+    async def find_hosts(self, names: Iterable[str]) -> dict[str, Host]:
+        """Those of the named hosts that there are."""
+        names = list(names)
+        texts = await self._redis.hmget(self._store.key("hosts"), names) if names else []
+        return {host.name: host for host in (load(Host, text) for text in texts if text)}
+
     async def hosts(self) -> list[Host]:
         """Every host by name."""
         texts = await self._redis.hgetall(self._store.key("hosts"))
@@ -127,6 +133,19 @@ class Inventory:
                 "host", host.name, "is there already: choose another name, or `certfleet host rm` it first"
             )
 
+    async def save_host(self, host: Host, before: Host) -> None:
+        """Replace a host's record. Raises UsageError when it is not as it was before: somebody else changed it."""
+        key = self._store.key("hosts")
+
+        async def change(pipe: Any) -> None:
+            text = await pipe.hget(key, host.name)
+            pipe.multi()
+            if text is None or load(Host, text) != before:
+                raise UsageError("host", host.name, "was changed by somebody else just now: look at it, and ask again")
+            pipe.hset(key, host.name, dump(host))
+
+        await self._redis.transaction(change, key)
+
     async def remove_host(self, name: str) -> None:
         """Raises UnknownName, and UsageError while apps are on it."""
         await self.host(name)
@@ -135,6 +154,11 @@ class Inventory:
             some = ", ".join(sorted(apps)[:3]) + (", …" if len(apps) > 3 else "")  # noqa: PLR2004
             raise UsageError("host", name, f"still serves {len(apps)} apps ({some}): remove these first")
         await self._redis.hdel(self._store.key("hosts"), name)
+        await self._redis.delete(self._store.key("audit", name))
+
+    async def hosted(self, host: str) -> list[str]:
+        """The apps on a host, by name."""
+        return sorted(await self._redis.smembers(self._store.key("hosted", host)))
 
     async def properties(self) -> dict[str, str]:
         """The global ones that are set."""

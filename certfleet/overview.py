@@ -7,10 +7,13 @@ from datetime import datetime
 from enum import StrEnum
 
 from certfleet.lifecycle.renewal import renew_at
+from certfleet.lifecycle.waves import hosts_named, parse_waves, rollout
 from certfleet.limits.line import Place
 from certfleet.limits.words import meaning
 from certfleet.models import App, Certificate, Installation, Order, OrderState
 from certfleet.properties import parse_grace
+
+TOLD = 3  # hosts whose errors stand in one line; `certfleet info` has all
 
 
 class State(StrEnum):
@@ -45,6 +48,8 @@ class Overview:
     reason: str | None
     """Why the present order was made."""
     error: str | None
+    wave: str | None
+    """What the hosts wait for that are to keep their older certificate for now."""
     waits_for: str | None
     """What it waits for: a limit of the CA's and for what, in words."""
     waits_until: datetime | None
@@ -67,8 +72,9 @@ def overview(
     """Put an app's records together; `place` is where its order waits for tokens."""
     generation = certificate.generation if certificate else 0
     served_on = sum(1 for i in installations.values() if generation and i.host in app.hosts and i.served == generation)
-    failing = [f"{i.host}: {i.error}" for i in installations.values() if i.error and i.host in app.hosts]
-    tries = [i.retry_at for i in installations.values() if i.retry_at and i.host in app.hosts]
+    on_hosts = [installations[host] for host in app.hosts if host in installations]
+    failing = [f"{i.host}: {i.error}" for i in on_hosts if i.error]
+    tries = [i.retry_at for i in on_hosts if i.retry_at]
     if order and order.retry_at and not order.held:
         tries.append(order.retry_at)
     held = order if order and order.held and order.retry_at and not place else None
@@ -85,12 +91,29 @@ def overview(
         renew_at=renew_at(certificate, parse_grace(properties["graceperiod"])) if certificate else None,
         next_try=min(tries, default=None),
         reason=order.reason if order else None,
-        error=(order.error if order and order.error else None) or ("; ".join(failing) or None),
+        error=(order.error if order and order.error else None) or _first_few(failing),
+        wave=_wave(app, properties, generation, installations),
         waits_for=meaning(place.bucket) if place else held.held if held else None,
         waits_until=place.at if place else held.retry_at if held else None,
         place=place.place if place else None,
         places=place.waiting if place else None,
     )
+
+
+def _first_few(failing: list[str]) -> str | None:
+    more = [f"{len(failing) - TOLD} more hosts are failing"] if len(failing) > TOLD else []
+    return "; ".join(failing[:TOLD] + more) or None
+
+
+def _wave(app: App, properties: dict[str, str], generation: int, installations: dict[str, Installation]) -> str | None:
+    if not generation or not app.enabled:
+        return None
+    found = rollout(app.hosts, installations, generation, parse_waves(properties["wave"]))
+    if not found.held:
+        return None
+    if found.stopped_by:
+        return f"stopped by {hosts_named(found.stopped_by)}: {len(found.held)} hosts keep the older certificate"
+    return f"{found.wave} of {found.waves}, {found.proven} of {len(app.hosts)} hosts done"
 
 
 def _state(  # noqa: PLR0911  one line per state reads best

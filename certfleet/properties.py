@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -13,6 +14,8 @@ from cryptography import x509
 from certfleet.acme_ca.presets import presets, resolve_ca
 from certfleet.errors import UsageError
 from certfleet.identifiers import normalise, require_public
+from certfleet.install.snippet import RESPONDER
+from certfleet.lifecycle.waves import parse_waves
 from certfleet.models import App, KeyType
 
 
@@ -46,6 +49,47 @@ def _address(name: str, value: str) -> str:
         return str(ipaddress.ip_address(value))
     except ValueError:
         raise UsageError(name, value, "is not an IP address of the host") from None
+
+
+OF_THE_HOST = "host"
+
+
+def _listen(name: str, value: str) -> str:
+    try:
+        return value if value == OF_THE_HOST else _address(name, value)
+    except UsageError:
+        raise UsageError(name, value, f"is neither an IP address of the host nor {OF_THE_HOST!r}") from None
+
+
+def _whereabouts(name: str, value: str) -> str:
+    with suppress(UsageError):
+        return _address(name, value)
+    with suppress(UsageError):
+        found = normalise(f"{value}.invalid").removesuffix(".invalid")  # a host name may be a single label here
+        if not found.startswith("*"):
+            return found
+    raise UsageError(name, value, "is neither an IP address nor a host name")
+
+
+def _waves(name: str, value: str) -> str:
+    parse_waves(value, field=name)
+    return value
+
+
+def _responder(name: str, value: str) -> str:
+    if not RESPONDER.fullmatch(value):
+        raise UsageError(name, value, "is neither address:port nor a URL such as http://acme.example.com")
+    return value
+
+
+MOST_GENERATIONS = 100
+
+
+def _generations(name: str, value: str) -> str:
+    # Two: what is current, and what a rollback goes to.
+    if not re.fullmatch(r"[0-9]{1,3}", value) or not 2 <= int(value) <= MOST_GENERATIONS:  # noqa: PLR2004  as said
+        raise UsageError(name, value, f"is not a number of generations: give one from 2 to {MOST_GENERATIONS}")
+    return str(int(value))
 
 
 def _email(name: str, value: str) -> str:
@@ -144,12 +188,29 @@ PROPERTIES: dict[str, Property] = {
         Property("ca", "letsencrypt", "a preset (letsencrypt, letsencrypt-staging) or an https directory URL", _ca),
         Property("ca-bundle", "", "PEM of the roots to trust for a private CA (the CLI reads a file)", _pem),
         Property("challenge", "http-01", "how control of the names is shown", _one_of("http-01")),
+        Property(
+            "challenge-via",
+            "responder",
+            "who answers for it: certfleet's responder, or the hosts: stateless or webroot",
+            _one_of("responder", "stateless", "webroot"),
+        ),
+        Property(
+            "responder",
+            "",
+            "where hosts pass challenges on (address:port) or redirect them to (http://…); unset: the settings' own",
+            _responder,
+        ),
         Property("key-type", "p256", "kind of certificate key", _one_of(*KeyType)),
         Property("graceperiod", "auto", "renew with this much time left; auto: a third, half under 10 days", _grace),
         Property("self-check", "on", "fetch our own challenge before the CA is asked to", _one_of("on", "off")),
         Property("http-port", "80", "where http-01 is validated; other than 80 only at private CAs", _port),
         Property("adopt", "off", "take over what stands in the app's place on a host", _one_of("on", "off")),
-        Property("listen", "", "the one address the app's TLS listens on; unset: every address of the host", _address),
+        Property(
+            "listen",
+            "",
+            "the one address the app's TLS listens on (host: the host's own); unset: every address of the host",
+            _listen,
+        ),
         Property("tenant", "", "whose app it is: new names of several tenants get their turns one by one", _tenant),
         Property(
             "first-issue",
@@ -159,6 +220,9 @@ PROPERTIES: dict[str, Property] = {
         ),
         Property("reserved-for-renewals", "25%", "share of an account's new orders that new names leave alone", _share),
         Property("port", "443", "where the app serves TLS, on each of its hosts", _port),
+        Property("address", "", "where it is asked what it serves; unset: each host's address", _whereabouts),
+        Property("wave", "1, 25%, 100%", "hosts that have a new certificate before the next ones get it", _waves),
+        Property("keep-generations", "3", "certificates of the app that stay on a host", _generations),
     )
 }
 

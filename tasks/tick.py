@@ -5,26 +5,22 @@ from celery import current_app, shared_task
 from certfleet.agenda import Claim
 from certfleet.broker import EXPIRY, INSTALL, ORDERS
 from certfleet.lifecycle.workbench import Workbench
-from tasks.send import send
+from tasks.send import send, waiting
 from tasks.shell import run
 
-QUEUE_BOUND = 400  # messages waiting in our queues; more would only wait there instead of on the agenda
+QUEUE_BOUND = (
+    400  # messages waiting in our queues, without the zones'; more would only wait there instead of on the agenda
+)
 
 
 @shared_task(name="certfleet.tick")
 def tick() -> None:
     """Claim what is due, as much as the queues have room for, and send it."""
     batch = current_app.conf.certfleet_batch
-    room = (QUEUE_BOUND - waiting()) * batch
+    room = (QUEUE_BOUND - waiting(EXPIRY, ORDERS, INSTALL)) * batch
 
     async def due(bench: Workbench) -> list[tuple[Claim, str | None]]:
         return await bench.fleet.with_zones(await bench.fleet.agenda.due(room))
 
     if room > 0:
         send(run(due))
-
-
-def waiting() -> int:
-    """Messages in the fleet's queues."""
-    with current_app.pool.acquire(block=True) as connection, connection.channel() as channel:
-        return sum(channel.queue_declare(queue).message_count for queue in (EXPIRY, ORDERS, INSTALL))

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from kombu import Exchange, Queue
+from kombu import Queue
 
 from beat.schedule import PERIOD, SCHEDULE
-from certfleet.broker import EXCHANGE, EXPIRY, INSTALL, ORDERS, TICK, broker_configuration, install_queue
+from certfleet.broker import EXPIRY, INSTALL, ORDERS, TICK, broker_configuration, install_queue
 from certfleet.settings import Settings
 from certfleet.store import redis_url
+from tasks.send import queue
 
 
 def queues(settings: Settings) -> list[Queue]:
     """The queues of a worker: hosts in a zone are reached only by workers that were given the zone."""
     names = (TICK, EXPIRY, ORDERS, INSTALL, *(install_queue(zone) for zone in settings.zones))
-    return [Queue(name, Exchange(EXCHANGE), routing_key=name) for name in names]
+    return [queue(name) for name in names]
 
 
 def configuration(settings: Settings) -> dict[str, Any]:

@@ -25,6 +25,6 @@ def configure_logs(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processor=renderer))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # Celery tells each tick, each message's arrival and end; what matters of it is in our own lines.
-    for noisy in ("celery.worker.strategy", "celery.app.trace", "celery.beat", "aiohttp.access"):
+    # Celery tells each tick, each message's arrival and end, asyncssh each session's; what matters is in our own lines.
+    for noisy in ("celery.worker.strategy", "celery.app.trace", "celery.beat", "aiohttp.access", "asyncssh"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))

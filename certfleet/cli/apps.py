@@ -104,10 +104,14 @@ def show(name: AppName, as_json: AsJSON = False) -> None:
 
 
 @app.command("rm")
-def remove(name: AppName) -> None:
+def remove(
+    name: AppName,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Take its certificate and key away from its hosts as well.")
+    ] = False,
+) -> None:
     """Forget an app; its files stay on its hosts.
 
     Its web servers go on serving the certificate until it expires.
     """
-    ask(lambda client: client.remove_app(name))
-    typer.echo(f"{name}: removed; its files stay on its hosts")
+    typer.echo(ask(lambda client: client.remove_app(name, purge=purge)).sentence)

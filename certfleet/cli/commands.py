@@ -10,7 +10,7 @@ from certfleet import __version__
 from certfleet.cli import apps, hosts, limits, machine
 from certfleet.cli.forecast import forecast
 from certfleet.cli.output import left, moment, note, overview_table, print_json, print_renderable, print_table, waiting
-from certfleet.cli.session import Exit, ask, fail, raise_usage
+from certfleet.cli.session import Exit, ask, fail, guarded, raise_usage
 
 if TYPE_CHECKING:
     from certfleet.client import Client
@@ -93,12 +93,33 @@ def enable(
 
 
 @app.command()
-def disable(app: AppName) -> None:
+def disable(
+    app: AppName,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Take its certificate and key away from its hosts as well.")
+    ] = False,
+) -> None:
     """Leave an app alone from now on.
 
     Its certificate stays installed, and expires if nobody renews it.
     """
-    typer.echo(ask(lambda client: client.disable(app)).sentence)
+    typer.echo(ask(lambda client: client.disable(app, purge=purge)).sentence)
+
+
+@app.command()
+def cleanup(
+    hosts: Annotated[list[str] | None, typer.Argument(metavar="HOST", help="None: every host.")] = None,
+) -> None:
+    """Remove old certificates from hosts.
+
+    As many stay of each app as the property keep-generations says. Workers do it within seconds, on a host that is
+    down when it is back.
+    """
+    answers = ask(lambda client: client.clean_up(hosts or []))
+    for done in answers:
+        typer.echo(done.sentence)
+    if not answers:
+        typer.echo("There are no hosts: `certfleet host add --help`.")
 
 
 @app.command()
@@ -173,11 +194,16 @@ def info(app: AppName, as_json: AsJSON = False) -> None:
         ("error", view.error or "none"),
         ("next try", moment(view.next_try)),
         ("waits for", waiting(view) or "nothing"),
+        ("served on", f"{view.served_on} of {len(view.hosts)} hosts"),
+        ("wave", view.wave or "none"),
     ]
     print_table(("", view.name), facts)
     typer.echo("")
-    rows = [(i.host, i.wanted, i.installed, i.served, i.error or "") for i in installations]
-    print_table(("HOST", "WANTED", "INSTALLED", "SERVED", "ERROR"), rows)
+    rows = [
+        (i.host, i.wanted, i.installed, i.served, moment(i.asked), left(i.retry_at), i.error or "")
+        for i in installations
+    ]
+    print_table(("HOST", "WANTED", "INSTALLED", "SERVED", "LAST ASKED", "NEXT TRY IN", "ERROR"), rows)
     typer.echo("")
     print_table(("PROPERTY", "VALUE"), properties.items())
     typer.echo("")
@@ -237,9 +263,9 @@ def snippet(
         str | None, typer.Option("--host", metavar="HOST", help="For this one of its hosts, if it has several.")
     ] = None,
 ) -> None:
-    """Print the nginx lines for an app.
+    """Print an app's lines for its host's web server.
 
-    The location for challenges, the certificate and its key; put them into its server blocks.
+    They answer the CA's challenges, by the property challenge-via, and find the certificate and its key.
     """
     from certfleet.install.snippet import snippet as lines  # noqa: PLC0415
     from certfleet.settings import load_settings  # noqa: PLC0415
@@ -249,7 +275,10 @@ def snippet(
         raise_usage("host", host, f"does not serve {app}: it is on {', '.join(found.hosts)}")
     on = ask(lambda client: client.host(host or found.hosts[0]))
     settings = load_settings()
-    typer.echo(lines(found, on, settings.responder_address, settings.responder_port), nl=False)
+    properties = ask(lambda client: client.properties(app))
+    via, passed_to = properties["challenge-via"], properties["responder"]
+    where = (settings.responder_address, settings.responder_port)
+    typer.echo(guarded(lambda: lines(found, on, *where, via=via, passed_to=passed_to)), nl=False)
 
 
 def _views(names: list[str]) -> list[Overview]:

@@ -96,7 +96,8 @@ def overview_table(views: Iterable[Overview]) -> Table:
 def note(view: Overview) -> str:
     """What there is to know beyond the state, in a few words."""
     again = f" (again in {left(view.next_try)})" if view.next_try and view.error else ""
-    return (view.error or waiting(view) or view.reason or "") + again
+    wave = f"wave {view.wave}" if view.wave else ""
+    return "; ".join(part for part in (view.error or waiting(view) or view.reason, wave) if part) + again
 
 
 def waiting(view: Overview) -> str:

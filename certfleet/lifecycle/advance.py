@@ -30,6 +30,7 @@ from certfleet.agenda import Claim
 from certfleet.errors import AcmeProblem, CAMisbehaved, OwnerError, SlowedDown, UnknownName
 from certfleet.lifecycle.admission import Admission, admission
 from certfleet.lifecycle.issued import afterwards, store
+from certfleet.lifecycle.publishing import hand_out, wish
 from certfleet.lifecycle.renewal import renew_at
 from certfleet.lifecycle.trouble import EXPECTED, OrderInvalid, Parked, sort
 from certfleet.lifecycle.work import Next, Waiting
@@ -84,7 +85,7 @@ async def advance(bench: Workbench, claim: Claim) -> Next:
     try:
         certificate = await _drive(bench, claim, app, order, properties)
     except Waiting as waiting:
-        return Next(waiting.at)
+        return Next(waiting.at, waiting.members)
     except EXPECTED as error:
         return await _troubled(bench, claim, app, error)
     due = renew_at(certificate, parse_grace(properties["graceperiod"]))
@@ -217,11 +218,14 @@ async def _challenges(run: Run, acme: AcmeOrder) -> dict[str, Challenge]:
 
 
 async def _publish(run: Run, challenges: dict[str, Challenge]) -> None:
-    """Let the responder answer for the tokens, before anybody asks."""
+    """Let the responder or the app's hosts answer for the tokens, before anybody asks. Raises Waiting, OwnerError."""
     answers = {c.token: key_authorization(c.token, run.signer.key) for c in challenges.values()}
     run.order = replace(run.order, tokens=tuple(answers))
     records = run.bench.fleet.records
     await records.save_order(run.claim, run.order, *records.answers(answers))
+    if (via := run.properties["challenge-via"]) != "responder":
+        wanted = wish(run.app, via, list(answers), run.signer.key.thumbprint)
+        await hand_out(run.bench.fleet, run.app, wanted, run.order.retry_at)
 
 
 async def _self_check(run: Run, challenges: dict[str, Challenge]) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.agenda import Claim
 from certfleet.errors import UnknownName
-from certfleet.lifecycle.fleet import Fleet
+from certfleet.lifecycle import drift
+from certfleet.lifecycle.endpoints import endpoint, look
 from certfleet.lifecycle.ordering import make_order
-from certfleet.lifecycle.records import host_member
+from certfleet.lifecycle.records import host_member, newly_wanted
 from certfleet.lifecycle.renewal import LOOK_AGAIN, Due, decide
+from certfleet.lifecycle.waves import parse_waves, rollout
 from certfleet.lifecycle.work import Next
 from certfleet.lifecycle.workbench import Workbench
 from certfleet.models import App, Certificate, Installation, KeyType, utcnow
@@ -36,29 +36,40 @@ async def check(bench: Workbench, claim: Claim) -> Next:
         grace=parse_grace(properties["graceperiod"]),
         now=now,
     )
-    members = await _reconcile(fleet, app, certificate, now)
+    members: list[str] = []
     if isinstance(decision, Due):
         members += await make_order(fleet, app, properties, decision.reason, now)
-        # The order has its own time on the agenda; this look is for what nobody foresaw.
-        return Next(now + LOOK_AGAIN, tuple(members))
-    return Next(decision.at, tuple(members))
+    if certificate is not None:
+        members += await _reconcile(bench, claim, app, properties, certificate)
+    # An order has its own time on the agenda; the look after it is for what nobody foresaw.
+    return Next(now + LOOK_AGAIN if isinstance(decision, Due) else decision.at, tuple(members))
 
 
-async def _reconcile(fleet: Fleet, app: App, certificate: Certificate | None, now: datetime) -> list[str]:
-    """Every host of the app wants the newest certificate; the hosts that have to be visited."""
-    if certificate is None:
-        return []
+async def _reconcile(
+    bench: Workbench, claim: Claim, app: App, properties: dict[str, str], certificate: Certificate
+) -> list[str]:
+    """Every host of the app wants the newest certificate, and shows it; the hosts that have to be visited."""
+    fleet, now, generation = bench.fleet, utcnow(), certificate.generation
     known = await fleet.records.installations(app.name)
-    members = []
     for host in app.hosts:
         installation = known.get(host, Installation(app.name, host))
-        if installation.served == certificate.generation:
+        if installation.wanted != generation:
+            known[host] = newly_wanted(installation, generation)
+            await fleet.records.want(known[host])
+    to_ask = [host for host in app.hosts if drift.is_to_be_asked(known[host], generation, now)]
+    machines = await fleet.inventory.find_hosts(to_ask)
+    endpoints = [(endpoint(app, machine, properties), known[machine.name]) for machine in machines.values()]
+    for drifted in await look(bench, claim, certificate, endpoints):
+        known[drifted.host] = drifted
+    standing = rollout(app.hosts, known, generation, parse_waves(properties["wave"]))
+    members = []
+    for host in app.hosts:
+        installation = known[host]
+        if installation.served == installation.installed == generation or host in standing.held:
             continue
-        if installation.wanted != certificate.generation:
-            installation = Installation(app.name, host, wanted=certificate.generation, installed=installation.installed)
-            await fleet.records.want(installation)
-        elif installation.retry_at is not None and installation.retry_at > now:
+        if installation.retry_at is not None and installation.retry_at > now:
             continue
+        await fleet.records.pend(host, app.name)
         await fleet.agenda.schedule(host_member(host), now)
         members.append(host_member(host))
     return members

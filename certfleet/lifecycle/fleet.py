@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from certfleet.agenda import Agenda, Claim
 from certfleet.inventory import Inventory
 from certfleet.journal import Journal
+from certfleet.lifecycle.errands import Errands
 from certfleet.lifecycle.records import Records
 from certfleet.limits.overrides import LimitsBook
 from certfleet.limits.rooms import Rooms
@@ -28,6 +29,7 @@ class Fleet:
     journal: Journal
     limits: LimitsBook
     rooms: Rooms
+    errands: Errands
 
     async def with_zones(self, claims: Iterable[Claim]) -> list[tuple[Claim, str | None]]:
         """Each claim with its host's zone: which queue reaches it."""
@@ -52,4 +54,5 @@ async def open_fleet(settings: Settings, patience: float = PATIENCE) -> AsyncIte
             journal=Journal(store),
             limits=LimitsBook(store),
             rooms=Rooms(store, agenda),
+            errands=Errands(store),
         )

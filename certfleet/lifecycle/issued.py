@@ -9,7 +9,9 @@ from certfleet.acme_ca.protocol import Issued
 from certfleet.agenda import Claim
 from certfleet.lifecycle.fleet import Fleet
 from certfleet.lifecycle.records import chain_name, check_member, host_member
+from certfleet.lifecycle.waves import HELD_LOOK, parse_waves, rollout
 from certfleet.models import App, Certificate, Installation, Order, utcnow
+from certfleet.properties import effective
 
 
 async def store(fleet: Fleet, claim: Claim, app: App, order: Order, issued: Issued) -> Certificate:
@@ -41,8 +43,17 @@ async def store(fleet: Fleet, claim: Claim, app: App, order: Order, issued: Issu
 
 async def afterwards(fleet: Fleet, app: App, look: datetime) -> tuple[str, ...]:
     """Put the app's hosts on the agenda, and its next check no later than `look`; what became due. Safe to repeat."""
-    hosts = [host_member(host) for host in app.hosts]
-    for host in hosts:
-        await fleet.agenda.schedule(host, utcnow())
+    held = await _held(fleet, app) if len(app.hosts) > 1 else ()
+    now, go = utcnow(), [host for host in app.hosts if host not in held]
+    for host in app.hosts:
+        await fleet.agenda.schedule(host_member(host), now + HELD_LOOK if host in held else now)
     await fleet.agenda.schedule(check_member(app.name), look)
-    return tuple(hosts)
+    return tuple(host_member(host) for host in go)
+
+
+async def _held(fleet: Fleet, app: App) -> tuple[str, ...]:
+    """The hosts whose turn comes later."""
+    properties = effective(app.properties, await fleet.inventory.properties())
+    known = await fleet.records.installations(app.name)
+    newest = max((installation.wanted for installation in known.values()), default=0)
+    return rollout(app.hosts, known, newest, parse_waves(properties["wave"])).held

@@ -6,6 +6,7 @@ chain:<sha256>       string  PEM of intermediates, shared by every certificate b
 challenge:<token>    string  key authorization for the responder, until its time to live ends
 installations:<app>  hash    host -> Installation
 pending:<host>       set     apps with something to install on this host
+audit:<host>         string  when it was last asked what is current there, in Unix microseconds
 generation:<app>     string  the newest Certificate's number; kept when the app is removed, its hosts still have it
 """
 
@@ -14,11 +15,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from certfleet.agenda import Agenda, Claim
 from certfleet.errors import LeaseLost
-from certfleet.models import App, Certificate, Installation, Order, Record, dump, load
+from certfleet.models import (
+    App,
+    Certificate,
+    Installation,
+    Order,
+    Record,
+    dump,
+    from_microseconds,
+    load,
+    microseconds,
+)
 from certfleet.store import Store
 
 CHALLENGE_LIFE = 3600  # seconds; longer than any validation takes, renewed when an order is resumed
@@ -130,7 +142,7 @@ class Records:
             *more,
         ]
         for known in hosts:
-            wanted = replace(known, wanted=generation, attempts=0, retry_at=None, error=None)
+            wanted = newly_wanted(known, generation)
             commands += self.installation_saved(wanted, pending=True)
         await self.write(claim, commands)
 
@@ -149,6 +161,19 @@ class Records:
         """Commands that keep what came of an installation, unless a newer certificate is wanted by now."""
         exists, *writes = self.installation_saved(outcome, pending=outcome.error is not None)
         return [exists, ("SAME", self._store.key("generation", outcome.app), str(outcome.wanted)), *writes]
+
+    def change_saved(self, before: Installation, after: Installation) -> list[Command]:
+        """Commands that keep what was found out about an installation, unless somebody else wrote meanwhile."""
+        exists, *writes = self.outcome_saved(after)
+        key = self._store.key("installations", after.app)
+        return [exists, ("STILL", key, before.host, dump(before)), *writes]
+
+    def uninstalled(self, app: str, host: str) -> list[Command]:
+        """Commands that keep that nothing of an app is on a host any more."""
+        return [
+            ("HDEL", self._store.key("installations", app), host),
+            ("SREM", self._store.key("pending", host), app),
+        ]
 
     async def installations(self, app: str) -> dict[str, Installation]:
         """An app's installations by host."""
@@ -173,6 +198,19 @@ class Records:
             pipe.execute_command(verb, key, *words)
         await pipe.execute()
 
+    async def note(self, installation: Installation) -> None:
+        """Keep an installation as it is, whether its host has work with it or not."""
+        key = self._store.key("installations", installation.app)
+        await self._redis.hset(key, installation.host, dump(installation))
+
+    async def pend(self, host: str, app: str) -> None:
+        """Put an app on a host's list again, as it is."""
+        await self._redis.sadd(self._store.key("pending", host), app)
+
+    async def gathered(self, host: str) -> int:
+        """How many apps are on a host's list."""
+        return int(await self._redis.scard(self._store.key("pending", host)))
+
     async def pending(self, host: str) -> list[str]:
         """Apps with something to install on a host, by name."""
         return sorted(await self._redis.smembers(self._store.key("pending", host)))
@@ -180,6 +218,20 @@ class Records:
     async def forget_pending(self, host: str, app: str) -> None:
         """Nothing to install any more: the app or its certificate is gone."""
         await self._redis.srem(self._store.key("pending", host), app)
+
+    async def audit_time(self, host: str) -> datetime | None:
+        """When a host was last asked what is current there; None: never."""
+        value = await self._redis.get(self._store.key("audit", host))
+        return from_microseconds(int(value)) if value else None
+
+    async def note_audit(self, host: str, at: datetime) -> None:
+        """It was asked now."""
+        await self._redis.set(self._store.key("audit", host), microseconds(at))
+
+    async def audit_now(self, hosts: Iterable[str]) -> None:
+        """Let hosts be asked with the next look at each."""
+        for host in hosts:
+            await self._redis.set(self._store.key("audit", host), 1)
 
     async def last_generation(self, app: str, known: Iterable[Installation]) -> int:
         """The highest generation that any host may have of this app, also from before it was removed or restored."""
@@ -203,6 +255,11 @@ class Records:
     async def _many(self, kind: type[Record], name: str, apps: Iterable[str]) -> list[Record]:
         keys = [self._store.key(name, app) for app in apps]
         return [load(kind, text) for text in (await self._redis.mget(keys) if keys else []) if text]
+
+
+def newly_wanted(installation: Installation, generation: int) -> Installation:
+    """A newer certificate is wanted: what failed with the one before does not count any more."""
+    return replace(installation, wanted=generation, attempts=0, retry_at=None, error=None, fault=None)
 
 
 def chain_name(chain: str) -> str:

@@ -14,6 +14,8 @@ JITTER = 0.02
 """Share of the validity by which renewals are spread: the width of Let's Encrypt's own ARI window."""
 LOOK_AGAIN = timedelta(hours=12)
 """A check comes at least this often: Let's Encrypt asks to look twice a day."""
+LOOK_JITTER = 0.1
+"""Share of LOOK_AGAIN by which apps differ: those that were enabled together are not looked at together for ever."""
 BACK_OFF = (timedelta(minutes=1), timedelta(minutes=10), timedelta(minutes=100), timedelta(days=1))
 """After a failure: what Let's Encrypt's integration guide asks of clients; daily from then on."""
 
@@ -28,8 +30,12 @@ def renew_at(certificate: Certificate, grace: timedelta | None) -> datetime:
         grace = validity / (2 if validity < SHORT else 3)
     # A grace as long as the validity would renew for ever: the first half of a certificate's life is its own.
     grace = min(grace, validity / 2)
-    spread = int.from_bytes(hashlib.sha256(certificate.serial.encode()).digest()[:4]) / 2**32
-    return certificate.not_after - grace - validity * JITTER * spread
+    return certificate.not_after - grace - validity * JITTER * _spread(certificate)
+
+
+def _spread(certificate: Certificate) -> float:
+    """From 0 to 1, the same for the same certificate."""
+    return int.from_bytes(hashlib.sha256(certificate.serial.encode()).digest()[:4]) / 2**32
 
 
 def retry_after(attempts: int) -> timedelta:
@@ -72,4 +78,4 @@ def decide(
     at = renew_at(certificate, grace)
     if at <= now:
         return Due("renewal")
-    return NotDue(min(at, now + LOOK_AGAIN))
+    return NotDue(min(at, now + LOOK_AGAIN * (1 - LOOK_JITTER * _spread(certificate))))

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from certfleet.lifecycle.fleet import open_fleet
-from certfleet.models import Account, Certificate, Order, dump, load
+from certfleet.models import Account, Certificate, InstallerKey, Order, dump, load
 from certfleet.settings import Settings
 from certfleet.store import Store
 from certfleet.vault import Vault, add_key
 
-KINDS: dict[str, type[Account | Certificate | Order]] = {
+KINDS: dict[str, type[Account | Certificate | InstallerKey | Order]] = {
     "account": Account,
     "certificate": Certificate,
+    "installer": InstallerKey,
     "order": Order,
 }
 PAGE = 500  # keys per SCAN
@@ -37,7 +38,9 @@ async def rotate(settings: Settings) -> tuple[int, Path]:
         return count, path
 
 
-async def _reseal(store: Store, vault: Vault, key: str, model: type[Account | Certificate | Order]) -> int:
+async def _reseal(
+    store: Store, vault: Vault, key: str, model: type[Account | Certificate | InstallerKey | Order]
+) -> int:
     """Replace one record's sealed key, unless the record changes meanwhile; then look again."""
     resealed = 0
 

@@ -6,6 +6,7 @@
 -- ARGV[2]   the writer's fence
 -- ARGV[3..] commands, each as: number of words, verb, index of its key in KEYS, the other words
 --           the verb NEEDS begins a part: without this key, the part is left out
+--           the verb STILL: unless this field of this hash has this value, the rest of the part is left out
 --           the verb SAME: unless this key has this value, the rest of the part is left out
 -- answer    1, or 0: somebody else holds the member now, nothing was written
 
@@ -21,6 +22,8 @@ while at <= #ARGV do
     wanted = redis.call("EXISTS", words[2]) == 1
   elseif words[1] == "SAME" then
     wanted = wanted and redis.call("GET", words[2]) == words[3]
+  elseif words[1] == "STILL" then
+    wanted = wanted and redis.call("HGET", words[2], words[3]) == words[4]
   elseif wanted then
     redis.call(unpack(words))
   end

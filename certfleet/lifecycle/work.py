@@ -37,11 +37,12 @@ class Next:
 
 
 class Waiting(Exception):
-    """Not an error: there is nothing to do before `at`, look again then."""
+    """Not an error: there is nothing to do before `at`, look again then. `members` are waited for, and due now."""
 
-    def __init__(self, at: datetime) -> None:
+    def __init__(self, at: datetime, members: tuple[str, ...] = ()) -> None:
         super().__init__(at)
         self.at = at
+        self.members = members
 
 
 Step = Callable[[Workbench, Claim], Awaitable[Next]]

@@ -170,6 +170,46 @@ def test_a_host_that_cannot_be(door: Door, words: list[str], field: str) -> None
     assert door.refused("host", "add", "web1", *words).startswith(f"{field}: {words[1]!r} is")
 
 
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        (["--server", "iis"], "server"),
+        (["--server", "files"], "server"),
+        (["--server", "apache", "--key", "/etc/x.key"], "server"),
+        (["--webroot", "relative"], "webroot"),
+        (["--webroot", "/var/{app}"], "webroot"),
+        (["--key", "/etc/../shadow", "--server", "files"], "key"),
+        (["--combined", "/a b", "--server", "files"], "combined"),
+        (["--fullchain", "/{app}/{app}", "--server", "files"], "fullchain"),
+        (["--owner", "-R", "--server", "files"], "owner"),
+        (["--file-mode", "0666", "--server", "files"], "file-mode"),
+        (["--key-mode", "0644", "--server", "files"], "key-mode"),
+    ],
+)
+def test_a_server_that_cannot_be(door: Door, words: list[str], field: str) -> None:
+    """Places, owner and modes are checked at the door too; a path leads where it says, a key is not for everybody."""
+    commands = [] if words == ["--server", "files"] else ["--test-command", "true", "--reload-command", "true"]
+    assert door.refused("host", "add", "web1", *words, *commands).startswith(f"{field}: ")
+
+
+def test_snippets_of_every_way(fleet: Door) -> None:
+    """The lines follow the properties; what a server cannot do is said, with what to set."""
+    fleet.done("host", "add", "lb1", "--server", "haproxy")
+    fleet.done(*add("shop"))
+    assert "proxy_pass http://127.0.0.1:8402;" in fleet.done("snippet", "shop").out
+    fleet.done("set", "responder=http://acme.example.com")
+    assert "return 302 http://acme.example.com$request_uri;" in fleet.done("snippet", "shop").out
+    fleet.done("set", "challenge-via=stateless")
+    assert "challenges.d/shop[.]conf;" in fleet.done("snippet", "shop").out
+    fleet.done("app", "change", "shop", "--host", "lb1")
+    assert "http-request return status 200" in fleet.done("snippet", "shop").out
+    fleet.done("set", "challenge-via=webroot")
+    refused = fleet.run("snippet", "shop")
+    assert (refused.status, "challenge-via" in refused.err) == (1, True)
+    for bad in ("challenge-via=pigeon", "responder=a b", "responder=http://x/;"):
+        fleet.refused("set", bad)
+
+
 def test_a_bundle_that_is_none(fleet: Door, short_directory: Path) -> None:
     """Missing, a directory, binary, other text: the sentence has the field; `set` and `app add` agree."""
     binary, text = short_directory / "binary", short_directory / "text"

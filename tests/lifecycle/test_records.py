@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from certfleet.agenda import Agenda, Claim
 from certfleet.errors import LeaseLost
 from certfleet.inventory import Inventory
-from certfleet.lifecycle.records import Records, host_member, order_member
+from certfleet.lifecycle.records import Records, check_member, host_member, order_member
 from certfleet.models import App, Certificate, Installation, KeyType, Order, utcnow
 from certfleet.store import Store
 
@@ -102,6 +103,22 @@ async def test_one_app_of_a_visit_that_is_gone_does_not_hinder_another(books: Bo
     await books.records.write(visit, commands)
     assert (await books.records.installations("blog"))["web1"].served == 1
     assert await books.records.installations("gone") == {}
+
+
+async def test_what_a_look_found_never_hides_what_a_visit_wrote(books: Books) -> None:
+    """The endpoint was asked with a record that is not the present one any more: what was seen is left out."""
+    await books.issue(1)
+    before = outcome(1)
+    await books.records.note(before)
+    look = await books.claim(check_member("blog"))
+    failed = outcome(1, "its files are gone")
+    await books.records.note(failed)
+    await books.records.write(look, books.records.change_saved(before, dataclasses.replace(before, asked=utcnow())))
+    assert (await books.records.installations("blog"))["web1"] == failed
+    asked = dataclasses.replace(failed, asked=utcnow())
+    await books.records.write(look, books.records.change_saved(failed, asked))
+    assert (await books.records.installations("blog"))["web1"] == asked
+    assert await books.records.pending("web1") == ["blog"], "it failed: its host has work with it"
 
 
 async def test_a_stale_holder_writes_nothing(books: Books) -> None:

@@ -13,7 +13,7 @@ from cryptography.fernet import Fernet
 from certfleet.agenda import Agenda
 from certfleet.lifecycle.records import Records, order_member
 from certfleet.lifecycle.rotation import rotate
-from certfleet.models import Account, Certificate, KeyType, Order, OrderState, dump, load
+from certfleet.models import Account, Certificate, InstallerKey, KeyType, Order, OrderState, dump, load
 from certfleet.settings import Settings
 from certfleet.store import Store
 from certfleet.vault import Vault, ensure_key
@@ -44,9 +44,10 @@ async def sealed(settings: Settings, store: Store) -> dict[str, str]:
     """One record of each kind, beside what has no key; the answer: their sealed keys by Redis key."""
     ensure_key(settings)
     vault = Vault(settings)
-    records: dict[str, Account | Certificate | Order] = {
+    records: dict[str, Account | Certificate | InstallerKey | Order] = {
         store.key("account", "a1"): account(vault.seal(SECRET.encode())),
         store.key("certificate", "blog"): certificate(vault.seal(SECRET.encode())),
+        store.key("installer", "key"): InstallerKey("ssh-ed25519 AAAA", vault.seal(SECRET.encode())),
         store.key("order", "blog"): order(vault.seal(SECRET.encode())),
     }
     for key, record in records.items():
@@ -62,11 +63,16 @@ async def test_every_kind_is_resealed(settings: Settings, store: Store, sealed: 
     said = await asyncio.to_thread(run_certfleet, "vault", "rotate", environment=environment)
     path = settings.home / "vault.key"
     assert (said.returncode, said.stderr) == (0, "")
-    assert said.stdout.startswith(f"3 private keys are sealed with the new key in {path}; back it up")
+    assert said.stdout.startswith(f"4 private keys are sealed with the new key in {path}; back it up")
     newest, *old = path.read_text().split()
     assert len(old) == 1
     assert not any(key in said.stdout for key in (newest, *old))
-    kinds: dict[str, type[Any]] = {"account": Account, "certificate": Certificate, "order": Order}
+    kinds: dict[str, type[Any]] = {
+        "account": Account,
+        "certificate": Certificate,
+        "installer": InstallerKey,
+        "order": Order,
+    }
     for key, before in sealed.items():
         record: Any = load(kinds[key.split(":")[1]], await store.redis.get(key))
         assert Fernet(newest).decrypt(str(record.sealed_key)).decode() == SECRET
@@ -98,7 +104,7 @@ async def test_nothing_is_lost_while_an_order_moves_on(
         current.attempts, current.state = attempts, OrderState.FINALIZING
         current.sealed_key = vault.seal(SECRET.encode())
         await records.save_order(claim, current)
-    assert (await rotating)[0] == 3
+    assert (await rotating)[0] == 4
     last = await records.order("blog")
     assert last is not None
     assert last.attempts == attempts
