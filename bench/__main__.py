@@ -1,4 +1,4 @@
-"""`python -m bench issue`, `limits`, `fleet`, `waiting`: each subcommand is a module with `add_arguments` and `run`."""
+"""`python -m bench issue`, `fleet`, `install`, …: each subcommand is a module with `add_arguments` and `run`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from bench import fleet, issue, limits, waiting
+from bench import fleet, install, issue, limits, waiting
 from certfleet.errors import CertfleetError
 
-BENCHMARKS = {"fleet": fleet, "issue": issue, "limits": limits, "waiting": waiting}
+BENCHMARKS = {"fleet": fleet, "install": install, "issue": issue, "limits": limits, "waiting": waiting}
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +77,20 @@ def of_others(named: Mapping[str, int]) -> dict[str, float]:
     return {
         name: sum(sum((t.own, t.children)) for t in map(times, (pid, *children(pid)))) for name, pid in named.items()
     }
+
+
+def of_trees(first: Iterable[int]) -> float:
+    """Everything that these processes and all below them have spent, with what has ended."""
+    spent, waiting = 0.0, list(first)
+    while waiting:
+        pid = waiting.pop()
+        try:
+            used = times(pid)
+            waiting += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            continue
+        spent += used.own + used.children
+    return spent
 
 
 def between(before: Spent, after: Spent) -> dict[str, float]:

@@ -33,12 +33,13 @@ def versions(redis: str) -> dict[str, str]:
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
         "redis_server": redis,
-        "nginx": _first(["nginx", "-v"], r"nginx/(\S+)"),
-        "pebble": _first(["dpkg-query", "-W", "-f", "${Version}", "pebble"], r"(\S+)"),
+        "nginx": first_line(["nginx", "-v"], r"nginx/(\S+)"),
+        "pebble": first_line(["dpkg-query", "-W", "-f", "${Version}", "pebble"], r"(\S+)"),
     }
 
 
-def _first(command: list[str], pattern: str) -> str:
+def first_line(command: list[str], pattern: str) -> str:
+    """What a program says of itself, the pattern's first group; `unknown` when it says nothing like it."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin"
     try:
         told = subprocess.run(
