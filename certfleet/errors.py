@@ -133,6 +133,10 @@ class OwnerError(CertfleetError):
 class InstallError(CertfleetError):
     """A host did not take a certificate."""
 
+    def at(self, host: str) -> str:
+        """The sentence for where the host's name stands before it already."""
+        return str(self).removeprefix(f"host {host}: ")
+
 
 class HostUnreachable(InstallError):
     """The driver could not talk to the host."""

@@ -120,7 +120,7 @@ async def _remove(bench: Workbench, claim: Claim, host: Host, due: Mapping[str, 
     try:
         answer = await bench.driver(host).remove(host, names)
     except InstallError as error:
-        failures = dict.fromkeys(names, str(error))
+        failures = dict.fromkeys(names, error.at(host.name))
     else:
         failures = {app: reason for app in names if (reason := _left(answer.apps.get(app))) is not None}
     commands: list[Command] = []
@@ -156,7 +156,7 @@ async def _clean_up(bench: Workbench, claim: Claim, host: Host, errand: Errand) 
     try:
         await bench.driver(host).cleanup(host, keep)
     except InstallError as error:
-        return await _kept(bench, claim, host, [], {CLEANUP: (errand, host.name, str(error))})
+        return await _kept(bench, claim, host, [], {CLEANUP: (errand, host.name, error.at(host.name))})
     done = fleet.journal.entry(host.name, "cleaned up", f"the newest {keep} generations of each app stay")
     return await _kept(bench, claim, host, [("HDEL", fleet.errands.key(host.name), CLEANUP), done], {})
 

@@ -190,7 +190,7 @@ async def _put_back(
     try:
         said: Mapping[str, AppAnswer] = (await bench.driver(host).rollback(host, back)).apps
     except InstallError as error:
-        return [outcomes.not_put_back(one, str(error)) if one.app in back else one for one in results]
+        return [outcomes.not_put_back(one, error.at(host.name)) if one.app in back else one for one in results]
 
     async def finish(job: Job, result: Installation) -> Installation:
         if job.app.name not in back:

@@ -64,7 +64,7 @@ def failure(job: Job, error: str, fault: Fault, now: datetime) -> Installation:
 def untaken(job: Job, error: InstallError, now: datetime) -> Installation:
     """The host could not be reached, or did nothing at all."""
     fault = Fault.DOWN if isinstance(error, HostUnreachable) else Fault.UNFIT
-    return failure(job, str(error), fault, now)
+    return failure(job, error.at(job.installation.host), fault, now)
 
 
 def refused(job: Job, said: AppAnswer, now: datetime) -> Installation:

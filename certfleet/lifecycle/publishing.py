@@ -165,7 +165,7 @@ async def _write_webroot(bench: Workbench, host: Host) -> tuple[datetime | None,
             await redis.hdel(there, *gone)
             await redis.hdel(asked, *gone)
     except InstallError as error:
-        await _failed(bench.fleet, host, dict.fromkeys(apps, str(error)))
+        await _failed(bench.fleet, host, dict.fromkeys(apps, error.at(host.name)))
         return utcnow() + RETRY, apps
     more = len(wishes) > AT_ONCE
     return (utcnow() if more else utcnow() + TIDY) if await redis.exists(there) else None, apps
@@ -183,7 +183,7 @@ async def _write_snippets(bench: Workbench, host: Host) -> tuple[datetime | None
     try:
         answer = await bench.driver(host).snippet(host, answerers)
     except InstallError as error:
-        await _failed(bench.fleet, host, dict.fromkeys(lines, str(error)))
+        await _failed(bench.fleet, host, dict.fromkeys(lines, error.at(host.name)))
         return utcnow() + RETRY, list(lines)
     await _taken_up(bench.fleet, host, {a: lines[a] for a in lines if answer.apps[a].state is State.INSTALLED})
     written = [app for app in lines if answer.apps[app].state in (State.INSTALLED, State.UNCHANGED)]
