@@ -57,7 +57,7 @@ class NotDue:
     at: datetime
 
 
-def decide(
+def decide(  # noqa: PLR0911  one line per reason reads best
     app: App,
     certificate: Certificate | None,
     *,
@@ -65,8 +65,9 @@ def decide(
     key_type: KeyType,
     grace: timedelta | None,
     now: datetime,
+    profile: str = "",
 ) -> Due | NotDue:
-    """Whether the app needs an order now; `ca` and `key_type` are what it is set to."""
+    """Whether the app needs an order now; `ca`, `key_type` and `profile` are what it is set to."""
     if certificate is None:
         return Due("first issue")
     if set(certificate.identifiers) != set(app.identifiers):
@@ -75,6 +76,8 @@ def decide(
         return Due("CA changed")
     if certificate.key_type != key_type:
         return Due("key type changed")
+    if certificate.profile != profile:
+        return Due("profile changed")
     at = renew_at(certificate, grace)
     if at <= now:
         return Due("renewal")
