@@ -12,7 +12,7 @@ from certfleet.cli.output import print_json, print_table
 from certfleet.cli.session import Exit, ask, fail, raise_usage
 
 app = typer.Typer(
-    help="External accounts (EAB): what a CA gave you to make ACME accounts with.",
+    help="External accounts (EAB): what a CA gave you for ACME.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -82,7 +82,12 @@ def profiles(
         raise_usage("ca", ca, "is given together with --app: give one of them")
     found = ask(lambda client: client.offer(ca=ca, app=app))
     if as_json:
-        print_json(offer=found)
+        print_json(
+            ca=found.ca,
+            directory=found.directory,
+            external_account_required=found.external_account_required,
+            profiles=found.profiles,
+        )
         return
     required = "" if not found.external_account_required else "; it needs an external account (`certfleet eab set`)"
     if not found.profiles:

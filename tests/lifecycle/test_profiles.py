@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,11 @@ async def test_a_profile_that_the_ca_does_not_have(short_directory: Path) -> Non
         assert "offers no profile shortlifed" in error
         assert all(f"{name}: {text}" in error for name, text in PROFILES.items())
         assert "certfleet set --app blog profile=NAME" in error
+        assert all(word in rig.run("profiles").stdout for word in (*PROFILES, *PROFILES.values()))
+        offer = json.loads(rig.run("profiles", "--app", "blog", "--json").stdout)
+        assert list(offer) == ["version", "ca", "directory", "external_account_required", "profiles"]
+        assert offer["profiles"] == [{"name": name, "description": text} for name, text in PROFILES.items()]
+        assert (offer["ca"], offer["external_account_required"]) == (rig.ca.directory, False)
         assert (await rig.ca.counts())["newOrder"] == 0
         await rig.client.set_property("profile", "shortlived", "blog")
         assert (await served(rig, 1)).profile == "shortlived"
@@ -162,8 +168,7 @@ async def test_an_account_by_external_binding(short_directory: Path) -> None:
         told = "".join(one.stdout + one.stderr for one in said) + rig.logs() + "".join(rig.run_ps())
         assert MAC not in told
         assert not any(MAC.encode() in value or b"0123456789abcdef" in value for value in kept if value)
-        offer = rig.run("profiles", "--app", "blog")
-        assert "needs an external account" in offer.stdout
+        assert "offers no profiles; it needs an external account" in rig.run("profiles", "--app", "blog").stdout
 
 
 async def test_the_preferred_chain_is_served(short_directory: Path) -> None:

@@ -42,8 +42,10 @@ def decision(
     key_type: KeyType = KeyType.P256,
     grace: timedelta | None = None,
     day: float = 1,
+    profile: str = "",
 ) -> Due | NotDue:
-    return decide(app, found, ca=ca, key_type=key_type, grace=grace, now=START + timedelta(days=day))
+    now = START + timedelta(days=day)
+    return decide(app, found, ca=ca, key_type=key_type, grace=grace, now=now, profile=profile)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,7 @@ def decision(
         pytest.param({"app": replace(APP, identifiers=APP.identifiers[::-1])}, None, id="another order of names"),
         pytest.param({"ca": "https://other.example/directory"}, "CA changed", id="another CA"),
         pytest.param({"key_type": KeyType.RSA2048}, "key type changed", id="another kind of key"),
+        pytest.param({"profile": "shortlived"}, "profile changed", id="another profile"),
         pytest.param({"day": 57}, None, id="more than a third left"),
         pytest.param({"day": 60}, "renewal", id="a third left"),
         pytest.param({"day": 100}, "renewal", id="expired"),
