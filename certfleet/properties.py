@@ -12,6 +12,7 @@ from datetime import timedelta
 from cryptography import x509
 
 from certfleet.acme_ca.presets import presets, resolve_ca
+from certfleet.acme_ca.profiles import NAME as PROFILE
 from certfleet.errors import UsageError
 from certfleet.fitting import require_fitting
 from certfleet.identifiers import normalise, require_public
@@ -125,7 +126,7 @@ def _pem(name: str, value: str) -> str:
 
 
 def _profile(name: str, value: str) -> str:
-    if not re.fullmatch(r"[!-~]{1,64}", value):
+    if not PROFILE.fullmatch(value):
         raise UsageError(name, value, "is not the name of a profile: `certfleet profiles` lists those of the CA")
     return value
 

@@ -140,9 +140,10 @@ class Transport:
                     self._directory_until = time.monotonic() + DIRECTORY_KEPT
         return self._directory
 
-    def doubt_directory(self) -> None:
-        """Ask for the directory again before the next use: something in it does not hold any more."""
-        self._directory_until = 0.0
+    def doubt_directory(self, fresh: float = 0.0) -> None:
+        """Read the directory again before its next use, unless it was read within the last `fresh` seconds."""
+        if time.monotonic() - (self._directory_until - DIRECTORY_KEPT) >= fresh:
+            self._directory_until = 0.0
 
     async def post(
         self,

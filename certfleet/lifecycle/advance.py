@@ -32,7 +32,7 @@ from certfleet.errors import AcmeProblem, CAMisbehaved, OwnerError, SlowedDown, 
 from certfleet.lifecycle.admission import Admission, admission
 from certfleet.lifecycle.issued import afterwards, store
 from certfleet.lifecycle.publishing import hand_out, wish
-from certfleet.lifecycle.renewal import renew_at
+from certfleet.lifecycle.renewal import longest_back_off, renew_at
 from certfleet.lifecycle.trouble import EXPECTED, OrderInvalid, Parked, sort
 from certfleet.lifecycle.work import Next, Waiting
 from certfleet.lifecycle.workbench import Workbench
@@ -42,6 +42,7 @@ from certfleet.models import CA, App, Certificate, KeyType, Order, OrderState, u
 from certfleet.properties import effective, parse_grace
 
 ROUNDS = 8  # states that one run may go through; a CA that jumps about more often than that is not believed
+FRESH = 60.0  # seconds for which a directory without the wanted profile is believed
 PATIENCE = (timedelta(seconds=3), timedelta(minutes=10))  # shortest and longest wait between looks on the agenda
 
 
@@ -153,6 +154,9 @@ async def _drive(bench: Workbench, claim: Claim, app: App, order: Order, propert
 async def _offered(app: App, order: Order, transport: Transport) -> None:
     """Raises OwnerError, with the profiles that there are, for one that the CA does not offer."""
     offered = (await transport.directory()).meta.profiles
+    if order.profile not in offered:  # the CA may have it since today
+        transport.doubt_directory(fresh=FRESH)
+        offered = (await transport.directory()).meta.profiles
     where = f"--app {app.name} " if app.properties.get("profile") else ""
     require_offered(transport.ca.name, offered, order.profile, where=where)
 
@@ -314,7 +318,8 @@ async def _troubled(bench: Workbench, claim: Claim, app: App, error: Exception) 
     if isinstance(error, Parked):
         await _park(bench, claim, app, order, str(error))
         return Next(None)
-    trouble = sort(error, order.attempts + 1, utcnow())
+    longest = longest_back_off(await bench.fleet.records.certificate(app.name))
+    trouble = sort(error, order.attempts + 1, utcnow(), longest)
     if trouble.new_order:
         order = without_url(order)
     if trouble.held:
