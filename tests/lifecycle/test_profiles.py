@@ -12,7 +12,10 @@ import pytest
 from cryptography import x509
 
 from certfleet.demo.handshake import serials, trusting
+from certfleet.demo.story import HOST
+from certfleet.install.snippet import snippet
 from certfleet.overview import Overview, State
+from tests.acme_ca.test_addresses import has_ipv6
 from tests.rig import Rig, running_rig
 
 HOURS_160 = 160 * 3600
@@ -145,6 +148,27 @@ async def test_an_address_is_served(short_directory: Path, *, together: bool) ->
         assert view.domains == tuple(names)
         await rig.sees(dict.fromkeys(names, view.serial))
         assert not await rig.seen("127.0.0.2"), "another address is not certified by it"
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
+async def test_an_ipv6_address_is_served(short_directory: Path) -> None:
+    """Its own site, listener and endpoint: by the lines of the snippet, with the server name that it tells."""
+    async with running_rig(short_directory, workers=1) as rig:
+        where = {"listen": "::1", "address": "::1"}
+        app = await rig.client.add_app("six", ["[::1]"], [HOST], where)
+        assert app.identifiers == ("::1",)
+        lines = snippet(app, await rig.client.host(HOST), "127.0.0.1", rig.settings.responder_port)
+        assert "# server_name [::1];" in lines
+        site = f"server {{ listen [::1]:{rig.nginx.http_port}; server_name [::1];\n{lines}}}\n"
+        (rig.nginx.directory / "sites" / "six.conf").write_text(site)
+        await rig.nginx.reload()
+        await rig.client.enable("six")
+        view = await served(rig, 1)
+        context = trusting(await rig.ca.root())
+        _, writer = await asyncio.open_connection("::1", rig.nginx.tls_port, ssl=context, server_hostname="::1")
+        serial = writer.get_extra_info("peercert")["serialNumber"].lower().lstrip("0")
+        writer.close()
+        assert serial == view.serial
 
 
 async def test_an_account_by_external_binding(short_directory: Path) -> None:
