@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from certfleet.acme_ca.presets import presets
+from certfleet.acme_ca.presets import presets, resolve_ca
 from certfleet.errors import UsageError
 from certfleet.hint import send_hint
 from certfleet.identifiers import normalise_all
@@ -27,6 +27,7 @@ from certfleet.inventory import check_address, check_name
 from certfleet.journal import Entry
 from certfleet.lifecycle.errands import CLEANUP, app_of, removal
 from certfleet.lifecycle.estimate import Estimate
+from certfleet.lifecycle.external import Bound, Offer, account_of, checked, every, find, forget, keep, offer
 from certfleet.lifecycle.fleet import Fleet, open_fleet
 from certfleet.lifecycle.forecast import estimate
 from certfleet.lifecycle.limiting import Publication, Rule, rules, set_limits
@@ -318,6 +319,46 @@ class Client:
         own = (await self._fleet.inventory.app(app)).properties if app else {}
         return effective(own, await self._fleet.inventory.properties())
 
+    # --- external accounts, profiles ---------------------------------------------------------------
+
+    async def bind_account(self, kid: str, key: str, *, ca: str | None = None, email: str | None = None) -> Done:
+        """Keep what a CA gave to make an account with (external account binding, RFC 8555 §7.3.4).
+
+        `key` is its MAC key in base64url; it is sealed, never shown. `ca`, `email`: None: those set for all apps. Apps
+        of that account try again now. Raises UsageError, ConfigurationError.
+        """
+        at, account = account_of(await self.properties() | checked(ca, email))
+        await keep(self._fleet, at, account, kid, key)
+        await self._fleet.journal.write("", "external account set", f"{at.name} {account}: {kid}")
+        async for page in self._pages():
+            everywhere = await self._fleet.inventory.properties()
+            values = [(app, effective(app.properties, everywhere)) for app in page]
+            await self._look_again(
+                [app for app, own in values if own["email"] == account and _directory(own) == at.directory]
+            )
+        return Done(changed=True, sentence=f"{at.name} {account}: kept; it is used when the account is made")
+
+    async def unbind_account(self, *, ca: str | None = None, email: str | None = None) -> Done:
+        """Forget what a CA gave; an account that was made with it stays. Raises UsageError."""
+        at, account = account_of(await self.properties() | checked(ca, email))
+        if not await forget(self._fleet, at, account):
+            return Done(changed=False, sentence=f"{at.name} {account}: there is none")
+        await self._fleet.journal.write("", "external account removed", f"{at.name} {account}")
+        return Done(changed=True, sentence=f"{at.name} {account}: forgotten; an account made with it stays")
+
+    async def bound_accounts(self, app: str | None = None) -> list[Bound]:
+        """Every external account, or the one of an app's CA and e-mail; never a key. Raises UnknownName."""
+        if app is None:
+            return await every(self._fleet)
+        properties = await self.properties(app)
+        found = await find(self._fleet, *account_of(properties)) if properties["email"] else None
+        return [found] if found else []
+
+    async def offer(self, *, ca: str | None = None, app: str | None = None) -> Offer:
+        """What a CA offers (an app's; neither: the one set for all apps), asked from here. Raises CAError."""
+        properties = await self.properties(app) | checked(ca, None)
+        return await offer(self._fleet, resolve_ca(properties["ca"], bundle=properties["ca-bundle"] or None))
+
     # --- limits ------------------------------------------------------------------------------------
 
     async def set_limits(
@@ -540,6 +581,10 @@ class Client:
             if all(settled(view) for view in views) or asyncio.get_running_loop().time() > deadline:
                 return views
             await asyncio.sleep(LOOK)
+
+
+def _directory(properties: Mapping[str, str]) -> str:
+    return resolve_ca(properties["ca"]).directory
 
 
 def _go_on(app: App, everywhere: Mapping[str, str]) -> None:

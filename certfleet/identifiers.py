@@ -1,4 +1,4 @@
-"""Names that go into certificates: checked and normalised at the door."""
+"""Names and addresses that go into certificates: checked and normalised at the door."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ MAXIMUM_LENGTH = 253  # RFC 1035 §2.3.4, without the root's dot
 MAXIMUM_NAMES = 100  # Let's Encrypt, profile "classic" (letsencrypt.org/docs/profiles)
 LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")  # RFC 1123 §2.1; no underscore in a certificate (CA/B Forum)
 PLAIN = re.compile(r"[a-z0-9.-]+")
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def normalise(name: str) -> str:
@@ -38,21 +40,63 @@ def normalise(name: str) -> str:
     return f"*.{ascii_name}" if wildcard else ascii_name
 
 
+def address_of(identifier: str) -> Address | None:
+    """The IP address, when it is one (RFC 8738); an IPv4 address in IPv6's clothes as IPv4."""
+    if ":" not in identifier and not identifier[-1:].isdigit():
+        return None  # told at once: nearly every identifier is a DNS name, and a fleet's are asked for often
+    try:
+        address = ipaddress.ip_address(identifier)
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
+
+
+def authority(identifier: str) -> str:
+    """The identifier as URLs and Host headers write it: an IPv6 address in brackets (RFC 3986 §3.2.2)."""
+    return f"[{identifier}]" if ":" in identifier else identifier
+
+
+def normalise_identifier(text: str) -> str:
+    """What an app may be called: a DNS name as `normalise` has it, or an IP address as RFC 8738 §3 writes it.
+
+    IPv6 addresses may come in brackets. Raises UsageError for anything else, and for addresses that no host has.
+    """
+    bare = text.strip()
+    address = address_of(bare[1:-1] if bare.startswith("[") and bare.endswith("]") and ":" in bare else bare)
+    if address is None:
+        return normalise(text)
+    if "%" in bare or address.is_unspecified or address.is_multicast:
+        raise UsageError("domain", text, "is no address of a host: give a DNS name, or an address such as 192.0.2.1")
+    return str(address)
+
+
 def normalise_all(names: Sequence[str]) -> dict[str, str]:
-    """Every name normalised, in the order given, each once -> the name as it was typed. Raises UsageError."""
+    """Every name and address normalised, in the order given, each once -> as it was typed. Raises UsageError."""
     if not names:
         raise UsageError("domain", None, "an app needs at least one: --domain blog.example.com")
     unique: dict[str, str] = {}
     for name in names:
-        unique.setdefault(normalise(name), name.strip())
+        unique.setdefault(normalise_identifier(name), name.strip())
     if len(unique) > MAXIMUM_NAMES:
         raise UsageError("domain", len(unique), f"names are too many for one certificate: at most {MAXIMUM_NAMES}")
     return unique
 
 
 def require_public(name: str, shown: str) -> None:
-    """Raise UsageError unless a public CA may certify the name (it lies below a public suffix)."""
+    """Raise UsageError unless a public CA may certify the name (it lies below a public suffix) or the address.
+
+    An address has to be of the public Internet (CA/B Forum, Baseline Requirements §4.2.2, "Reserved IP Address").
+    """
     bare = name.removeprefix("*.")
+    address = address_of(bare)
+    if address is not None:
+        if not address.is_global:
+            wanted = (
+                "is not a public address, so a public CA cannot certify it: use a private CA with --ca URL "
+                "and --ca-bundle FILE"
+            )
+            raise UsageError("domain", shown, wanted)
+        return
     if _public_suffixes().privatesuffix(bare) is None:
         wanted = (
             "has no public suffix, so a public CA cannot certify it: use a public name, or a private CA with --ca URL"

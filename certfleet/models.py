@@ -30,7 +30,7 @@ class App:
 
     name: str
     identifiers: tuple[str, ...]
-    """DNS names as A-labels, lower case, in the order given; the first is the certificate's common name."""
+    """DNS names as A-labels, lower case, and IP addresses, in the order given; the first name is the common name."""
     hosts: tuple[str, ...]
     shown: tuple[str, ...] = ()
     """The same names as the person typed them (IDN)."""
@@ -121,6 +121,19 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class ExternalAccount:
+    """What a CA gave its customer to make ACME accounts with (external account binding, RFC 8555 §7.3.4)."""
+
+    ca: str
+    """URL of the directory."""
+    email: str
+    """Of the ACME account that it is for."""
+    kid: str
+    sealed_key: str
+    """The MAC key."""
+
+
+@dataclass(frozen=True, slots=True)
 class InstallerKey:
     """The fleet's one SSH key, ed25519; hosts let it run the receiver and nothing else."""
 
@@ -173,6 +186,8 @@ class Order:
     """What the CA makes it wait for until `retry_at`, for a person: a limit, not a failure."""
     urgent: bool = False
     """In the emergency lane: before every other order that waits for the same limit."""
+    profile: str = ""
+    """What is asked for in newOrder; empty: the CA's default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +208,8 @@ class Certificate:
     chain: str
     """Key of the shared intermediates (their SHA-256), see lifecycle/records.py."""
     sealed_key: str
+    profile: str = ""
+    """What was asked for; empty: the CA's default."""
 
 
 class Fault(StrEnum):

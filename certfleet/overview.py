@@ -58,6 +58,8 @@ class Overview:
     """Its place in the waiting room; 1 is next."""
     places: int | None
     """How many wait there."""
+    profile: str | None
+    """The profile that the newest certificate was asked for by; None: the CA's default, or there is none."""
 
 
 def overview(
@@ -97,6 +99,7 @@ def overview(
         waits_until=place.at if place else held.retry_at if held else None,
         place=place.place if place else None,
         places=place.waiting if place else None,
+        profile=(certificate.profile or None) if certificate else None,
     )
 
 

@@ -12,7 +12,9 @@ from datetime import timedelta
 from cryptography import x509
 
 from certfleet.acme_ca.presets import presets, resolve_ca
+from certfleet.acme_ca.profiles import NAME as PROFILE
 from certfleet.errors import UsageError
+from certfleet.fitting import require_fitting
 from certfleet.identifiers import normalise, require_public
 from certfleet.install.snippet import RESPONDER
 from certfleet.lifecycle.waves import parse_waves
@@ -123,6 +125,18 @@ def _pem(name: str, value: str) -> str:
     return value
 
 
+def _profile(name: str, value: str) -> str:
+    if not PROFILE.fullmatch(value):
+        raise UsageError(name, value, "is not the name of a profile: `certfleet profiles` lists those of the CA")
+    return value
+
+
+def _common_name(name: str, value: str) -> str:
+    if not value.isprintable() or value != value.strip() or len(value) > LONGEST_ISSUER:
+        raise UsageError(name, value, "is not the common name of an issuer: give one such as ISRG Root X1")
+    return value
+
+
 def _grace(name: str, value: str) -> str:
     parse_grace(value, field=name)
     return value
@@ -134,6 +148,7 @@ def _tenant(name: str, value: str) -> str:
     return value
 
 
+LONGEST_ISSUER = 200  # characters; RFC 5280 says 64, and not every private root keeps to it
 AFTER_RENEWALS = "after-renewals"
 
 
@@ -223,6 +238,13 @@ PROPERTIES: dict[str, Property] = {
         Property("address", "", "where it is asked what it serves; unset: each host's address", _whereabouts),
         Property("wave", "1, 25%, 100%", "hosts that have a new certificate before the next ones get it", _waves),
         Property("keep-generations", "3", "certificates of the app that stay on a host", _generations),
+        Property("profile", "", "the CA's kind of certificate, such as shortlived; unset: its default", _profile),
+        Property(
+            "preferred-chain",
+            "",
+            "common name of the topmost issuer of the chain to take, if the CA has it; unset: the CA's default",
+            _common_name,
+        ),
     )
 }
 
@@ -259,8 +281,10 @@ def require_usable(app: App, values: Mapping[str, str]) -> None:
         raise UsageError("ca-bundle", None, f"{values['ca']} needs none: give the URL of the private CA with --ca too")
     if ca.public and values["http-port"] != "80":
         raise UsageError("http-port", values["http-port"], f"is for private CAs: {values['ca']} validates on port 80")
-    for name, shown in zip(app.identifiers, app.shown or app.identifiers, strict=True):
+    names = list(zip(app.identifiers, app.shown or app.identifiers, strict=True))
+    for name, shown in names:
         if name.startswith("*.") and values["challenge"] == "http-01":
             raise UsageError("domain", shown, "is a wildcard, which http-01 cannot prove: name each host instead")
         if ca.public:
             require_public(name, shown)
+    require_fitting(app.name, names, values["ca"], values["profile"])

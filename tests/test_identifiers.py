@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 import pytest
@@ -10,7 +11,16 @@ from hypothesis import strategies as st
 
 from certfleet import identifiers
 from certfleet.errors import UsageError
-from certfleet.identifiers import MAXIMUM_LENGTH, MAXIMUM_NAMES, normalise, normalise_all, require_public
+from certfleet.identifiers import (
+    MAXIMUM_LENGTH,
+    MAXIMUM_NAMES,
+    address_of,
+    authority,
+    normalise,
+    normalise_all,
+    normalise_identifier,
+    require_public,
+)
 
 LABEL = st.from_regex(r"\A[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?\Z").filter(lambda label: label[2:4] != "--")
 NAME = st.lists(LABEL, min_size=1, max_size=5).map(lambda labels: ".".join([*labels, "example"]))
@@ -58,6 +68,36 @@ def test_what_looks_like_a_name(typed: str) -> None:
     """Addresses, bare top-level domains and stray dots are none."""
     with pytest.raises(UsageError):
         normalise(typed)
+
+
+@given(st.ip_addresses().filter(lambda address: not (address.is_multicast or address.is_unspecified)))
+def test_an_address_however_it_is_written(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    """Short or at length, in brackets, in capitals: one spelling comes out, which is itself."""
+    written = {str(address), address.exploded.upper(), f" {address} "}
+    written |= {f"[{address}]"} if address.version == 6 else set()
+    [found] = {normalise_identifier(one) for one in written}
+    assert normalise_identifier(found) == found
+    assert address_of(found) is not None
+    assert authority(found) == (f"[{found}]" if ":" in found else found)
+    with pytest.raises(UsageError):
+        normalise(found)  # what asks for a DNS name takes no address
+
+
+@given(st.one_of(st.text(), st.text("1.:af[]%/ ", max_size=20)))
+def test_any_text_is_a_name_or_an_address_or_refused(text: str) -> None:
+    """Nothing but UsageError comes out; what is accepted is in its last form."""
+    try:
+        found = normalise_identifier(text)
+    except UsageError as error:
+        assert str(error).startswith("domain: ")  # noqa: PT017  both ways are the promise
+    else:
+        assert normalise_identifier(found) == found
+        assert address_of(found) is not None or DNS_NAME.fullmatch(found)
+
+
+def test_an_ipv4_address_in_ipv6_is_ipv4() -> None:
+    """A certificate for the one is a certificate for the other."""
+    assert list(normalise_all(["::ffff:192.0.2.1", "192.0.2.1"])) == ["192.0.2.1"]
 
 
 @given(st.lists(NAME, min_size=1, max_size=5))

@@ -13,11 +13,12 @@ from hashlib import sha256
 from http import HTTPStatus
 from typing import Any, Protocol
 
+from certfleet.acme_ca.eab import Binding, missing
 from certfleet.acme_ca.keys import AccountKey, key_pem, load_account_key, make_account_key
 from certfleet.acme_ca.protocol import Signer, new_account
 from certfleet.acme_ca.transport import Transport
 from certfleet.errors import AcmeProblem, RateLimited, SlowedDown
-from certfleet.models import CA, Account, dump, load
+from certfleet.models import CA, Account, ExternalAccount, dump, load
 from certfleet.store import Store
 
 
@@ -77,7 +78,10 @@ class Accounts:
         self._asking: dict[str, asyncio.Task[tuple[Account, Signer]]] = {}
 
     async def account_for(self, transport: Transport, email: str) -> tuple[Account, Signer]:
-        """The account, registered when it was not. Raises CAError when the CA will not, RateLimited, VaultError."""
+        """The account, registered when it was not.
+
+        Raises CAError when the CA will not, RateLimited, OwnerError for want of an external account, VaultError.
+        """
         name = account_id(transport.ca, email)
         if name in self._known:
             return self._known[name]
@@ -112,20 +116,31 @@ class Accounts:
 
     async def _register(self, transport: Transport, key: AccountKey, email: str) -> str:
         ca = transport.ca
-        await transport.directory()  # a CA that cannot be reached costs no token
+        directory = await transport.directory()  # a CA that cannot be reached costs no token
+        binding = await self._binding(ca, email)
+        if directory.meta.external_account_required and binding is None:
+            raise missing(ca, email)
         await self._registrations.spend(ca)
         try:
-            registered = await new_account(transport, key, email, agree_tos=True)
+            registered = await new_account(transport, key, email, agree_tos=True, binding=binding)
         except (AcmeProblem, SlowedDown) as error:
             # After any other error nobody knows whether the CA has made an account and counted it: it counts here.
             await self._registrations.give_back(ca)
             refused = isinstance(error, AcmeProblem) and error.status == HTTPStatus.TOO_MANY_REQUESTS
             if refused and error.retry_at is not None:
                 await self._registrations.block(ca, error.retry_at)
+            if isinstance(error, AcmeProblem) and error.type == "externalAccountRequired" and binding is None:
+                raise missing(ca, email) from error
             raise
         if not registered.new:
             await self._registrations.give_back(ca)
         return registered.url
+
+    async def _binding(self, ca: CA, email: str) -> Binding | None:
+        """What ties the new account to one that the operator has with the CA. Raises VaultError."""
+        text = await self._store.redis.get(self._store.key("eab", account_id(ca, email)))
+        external = load(ExternalAccount, text) if text else None
+        return Binding(external.kid, self._vault.open(external.sealed_key)) if external else None
 
     async def _registered_by_others(self, name: str) -> str | None:
         """The URL, when a process that found a token registers the same account just now."""

@@ -16,6 +16,7 @@ from josepy.json_util import encode_b64jose
 from josepy.jwk import JWKEC
 
 from certfleet.errors import VaultError
+from certfleet.identifiers import address_of
 from certfleet.models import KeyType
 
 CertificateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -88,16 +89,24 @@ def load_key(pem: bytes) -> CertificateKey:
 
 
 def make_csr(key: CertificateKey, names: Sequence[str]) -> bytes:
-    """The certificate signing request in DER: all names as DNS SANs, the first that fits as common name."""
-    common = next((name for name in names if len(name) <= COMMON_NAME_LENGTH), None)
+    """The certificate signing request in DER: all names and addresses as SANs, the first name that fits as common name.
+
+    An address stands in no common name: it is an iPAddress of the SANs alone (RFC 8738 §3).
+    """
+    common = next((name for name in names if len(name) <= COMMON_NAME_LENGTH and address_of(name) is None), None)
     subject = [x509.NameAttribute(NameOID.COMMON_NAME, common)] if common else []
     return (
         x509.CertificateSigningRequestBuilder()
         .subject_name(x509.Name(subject))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
         .sign(key, hashes.SHA256())
         .public_bytes(serialization.Encoding.DER)
     )
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    address = address_of(name)
+    return x509.DNSName(name) if address is None else x509.IPAddress(address)
 
 
 def spki_digest(key: CertificateKey | x509.Certificate) -> bytes:

@@ -10,12 +10,13 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from certfleet.acme_ca.profiles import Known
 from certfleet.errors import UsageError
 from certfleet.models import CA
 
 
 class Preset(BaseModel):
-    """What presets.toml says about one CA; the fields are those of models.CA."""
+    """What presets.toml says about one CA; the fields are those of models.CA, and the profiles it documents."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -23,6 +24,7 @@ class Preset(BaseModel):
     hosts: tuple[str, ...] = ()
     public: bool = True
     requests_in_flight: int = 32
+    profiles: dict[str, Known] = {}
 
 
 @cache
@@ -30,6 +32,11 @@ def presets() -> dict[str, Preset]:
     """The presets by name."""
     text = (files("certfleet.acme_ca") / "presets.toml").read_text(encoding="utf-8")
     return TypeAdapter(dict[str, Preset]).validate_python(tomllib.loads(text))
+
+
+def known_profiles(ca: str) -> dict[str, Known]:
+    """The profiles that a CA, by name or directory, is known to have; none: nothing is known."""
+    return next((preset.profiles for name, preset in presets().items() if ca in (name, preset.directory)), {})
 
 
 @lru_cache(maxsize=256)  # every order and every check asks; a bundle takes half a millisecond to verify

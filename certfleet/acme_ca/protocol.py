@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urljoin
 
 from acme import messages
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from certfleet.acme_ca.answers import Answer, Problem, parse_problem
+from certfleet.acme_ca.chains import Chain, read_chain, require_fit, require_linked
+from certfleet.acme_ca.eab import Binding, bind
 from certfleet.acme_ca.jws import b64
-from certfleet.acme_ca.keys import AccountKey, CertificateKey, spki_digest
+from certfleet.acme_ca.keys import AccountKey, CertificateKey
 from certfleet.acme_ca.transport import AcmeURL, Transport
-from certfleet.errors import CAMisbehaved
+from certfleet.errors import AcmeProblem, CAMisbehaved
+from certfleet.identifiers import address_of
 
 OrderStatus = Literal["pending", "ready", "processing", "valid", "invalid"]
 AuthorizationStatus = Literal["pending", "valid", "invalid", "deactivated", "expired", "revoked"]
@@ -26,7 +28,7 @@ ChallengeStatus = Literal["pending", "processing", "valid", "invalid"]
 # RFC 8555 §8.1 wants 128 bits of base64url; it becomes a URL's path and a Redis key.
 Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{16,256}$")]
 NAMES = 1_000  # identifiers and authorizations of one order at most
-CHAIN_LENGTH = 10
+ALTERNATES = 10  # chains that are looked at beside the default one
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class AcmeOrder:
     certificate: str | None = None
     error: Problem | None = None
     retry_at: datetime | None = None
+    profile: str | None = None
+    """What it is made by (draft-ietf-acme-profiles §4); None where the CA does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +91,20 @@ class Issued:
     """Lower-case hexadecimal without leading zeros."""
     not_before: datetime
     not_after: datetime
+    issuer: str = ""
+    """The common name of the chain's topmost issuer."""
+    issuers: tuple[str, ...] = ()
+    """The same of every chain that was looked at, the CA's default first."""
 
 
 class _Identifier(BaseModel):
     type: str
     value: Annotated[str, StringConstraints(min_length=1, max_length=255, to_lower=True)]
+
+    @property
+    def name(self) -> str:
+        """As we write it: a CA may write an IPv6 address at another length."""
+        return str(address_of(self.value) or self.value) if self.type == "ip" else self.value
 
 
 class _Order(BaseModel):
@@ -101,6 +114,7 @@ class _Order(BaseModel):
     finalize: AcmeURL
     certificate: AcmeURL | None = None
     error: Any = None
+    profile: str | None = None
 
 
 class _Challenge(BaseModel):
@@ -129,24 +143,41 @@ class Registered:
     """False: this key had an account already."""
 
 
-async def new_account(transport: Transport, key: AccountKey, email: str, *, agree_tos: bool) -> Registered:
+async def new_account(
+    transport: Transport, key: AccountKey, email: str, *, agree_tos: bool, binding: Binding | None = None
+) -> Registered:
     """Register, or find what this key registered before (§7.3.1). Safe to repeat."""
     payload = messages.NewRegistration.from_data(email=email, terms_of_service_agreed=agree_tos).to_json()
     url = (await transport.directory()).new_account
+    if binding is not None:
+        payload["externalAccountBinding"] = bind(binding, key, url)
     answer = await transport.post(url, payload, key, kind="newAccount")
     return Registered(_location(transport, answer, "newAccount"), new=answer.status == HTTPStatus.CREATED)
 
 
-async def new_order(transport: Transport, signer: Signer, identifiers: Sequence[str]) -> AcmeOrder:
-    """Ask for a certificate with these DNS names (§7.4). The CA may answer with an order it already has."""
-    names = [messages.Identifier(typ=messages.IDENTIFIER_FQDN, value=name) for name in identifiers]
-    payload = messages.NewOrder(identifiers=names).to_json()
+async def new_order(
+    transport: Transport, signer: Signer, identifiers: Sequence[str], *, profile: str = ""
+) -> AcmeOrder:
+    """Ask for a certificate with these DNS names (§7.4) and IP addresses (RFC 8738), by a profile or the CA's default.
+
+    The CA may answer with an order it already has.
+    """
+    payload = messages.NewOrder(identifiers=[_identifier(name) for name in identifiers]).to_json()
+    if profile:
+        payload["profile"] = profile
     url = (await transport.directory()).new_order
     answer = await transport.post(url, payload, signer.key, kid=signer.kid, kind="newOrder")
     order = _order(answer, _location(transport, answer, "newOrder"))
     if set(order.identifiers) != set(identifiers):
         raise CAMisbehaved(f"the CA made an order for {', '.join(order.identifiers)} instead of the names asked for")
+    if profile and order.profile not in (profile, None):
+        raise CAMisbehaved(f"the CA made an order by the profile {order.profile[:64]!r} instead of {profile}")
     return order
+
+
+def _identifier(name: str) -> messages.Identifier:
+    kind = messages.IDENTIFIER_FQDN if address_of(name) is None else messages.IDENTIFIER_IP
+    return messages.Identifier(typ=kind, value=name)
 
 
 async def get_order(transport: Transport, signer: Signer, url: str) -> AcmeOrder:
@@ -162,7 +193,7 @@ async def get_authorization(transport: Transport, signer: Signer, url: str) -> A
     errors = [parse_problem(entry.get("error")) for entry in found.challenges]
     return Authorization(
         url=url,
-        identifier=found.identifier.value,
+        identifier=found.identifier.name,
         status=found.status,
         wildcard=found.wildcard,
         http01=_challenge(offered[0]) if offered else None,
@@ -187,31 +218,57 @@ async def finalize(transport: Transport, signer: Signer, order: AcmeOrder, csr: 
 
 
 async def download(
-    transport: Transport, signer: Signer, url: str, *, key: CertificateKey, identifiers: Sequence[str]
+    transport: Transport,
+    signer: Signer,
+    url: str,
+    *,
+    key: CertificateKey,
+    identifiers: Sequence[str],
+    preferred: str = "",
 ) -> Issued:
-    """Fetch a certificate with its chain (§7.4.2). Raises CAMisbehaved unless it is for this key and these names."""
+    """Fetch a certificate with its chain (§7.4.2). Raises CAMisbehaved unless it is for this key and these names.
+
+    `preferred`: the common name of the topmost issuer of the chain that is wanted; without such a chain, the default.
+    """
     answer = await transport.post(url, None, signer.key, kid=signer.kid, kind="certificate")
-    try:
-        leaf, *chain = x509.load_pem_x509_certificates(answer.body)
-        names = _dns_names(leaf)
-        same_key = spki_digest(leaf) == spki_digest(key)
-    except (ValueError, TypeError, x509.UnsupportedGeneralNameType) as error:
-        raise CAMisbehaved(f"the CA sent a certificate that cannot be read ({error})") from None
-    if not same_key:
-        raise CAMisbehaved("the CA sent a certificate for another key than the request's")
-    if names != {name.lower() for name in identifiers}:
-        raise CAMisbehaved(f"the CA sent a certificate for {', '.join(sorted(names))} instead of the names asked for")
-    if len(chain) > CHAIN_LENGTH or any(
-        lower.issuer != upper.subject for lower, upper in zip([leaf, *chain], chain, strict=False)
-    ):
-        raise CAMisbehaved("the CA sent a chain whose certificates do not certify each other")
+    chain = read_chain(answer.body)
+    require_fit(chain.leaf, key, identifiers)
+    require_linked(chain)
+    issuers = [chain.issuer]
+    if preferred and chain.issuer != preferred:
+        async for other in _alternates(transport, signer, url, answer, chain):
+            issuers.append(other.issuer)
+            if other.issuer == preferred:
+                chain = other
+                break
+    leaf, above = chain.pem()
     return Issued(
-        leaf=_pem(leaf),
-        chain=tuple(_pem(certificate) for certificate in chain),
-        serial=f"{leaf.serial_number:x}",
-        not_before=leaf.not_valid_before_utc,
-        not_after=leaf.not_valid_after_utc,
+        leaf=leaf,
+        chain=above,
+        serial=f"{chain.leaf.serial_number:x}",
+        not_before=chain.leaf.not_valid_before_utc,
+        not_after=chain.leaf.not_valid_after_utc,
+        issuer=chain.issuer,
+        issuers=tuple(issuers),
     )
+
+
+async def _alternates(
+    transport: Transport, signer: Signer, url: str, answer: Answer, default: Chain
+) -> AsyncIterator[Chain]:
+    """The other chains of a certificate, by the links of its answer (§7.4.2); what is none is passed over.
+
+    A chain that cannot be had is no reason to do without the certificate. Raises CAUnreachable, SlowedDown.
+    """
+    for link in answer.links.get("alternate", ())[:ALTERNATES]:
+        try:
+            found = await transport.post(urljoin(url, link), None, signer.key, kid=signer.kid, kind="certificate")
+            chain = read_chain(found.body)
+            require_linked(chain)
+        except (AcmeProblem, CAMisbehaved):
+            continue
+        if chain.leaf == default.leaf:
+            yield chain
 
 
 def _location(transport: Transport, answer: Answer, request: str) -> str:
@@ -238,12 +295,13 @@ def _order(answer: Answer, url: str) -> AcmeOrder:
     return AcmeOrder(
         url=url,
         status=found.status,
-        identifiers=tuple(identifier.value for identifier in found.identifiers),
+        identifiers=tuple(identifier.name for identifier in found.identifiers),
         authorizations=tuple(found.authorizations),
         finalize=found.finalize,
         certificate=found.certificate,
         error=parse_problem(found.error),
         retry_at=answer.retry_at,
+        profile=found.profile,
     )
 
 
@@ -253,15 +311,3 @@ def _challenge(value: object) -> Challenge:
     except ValidationError as error:
         raise _misbehaved("http-01 challenge", error) from None
     return Challenge(url=found.url, token=found.token, status=found.status, error=parse_problem(found.error))
-
-
-def _dns_names(certificate: x509.Certificate) -> set[str]:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return set()
-    return {name.lower() for name in names.get_values_for_type(x509.DNSName)}
-
-
-def _pem(certificate: x509.Certificate) -> str:
-    return certificate.public_bytes(serialization.Encoding.PEM).decode()

@@ -31,6 +31,7 @@ from certfleet.acme_ca.answers import Answer, parse_nonce, parse_retry_after, pr
 from certfleet.acme_ca.jws import sign
 from certfleet.acme_ca.keys import AccountKey
 from certfleet.acme_ca.pace import Pace
+from certfleet.acme_ca.profiles import Profiles
 from certfleet.acme_ca.resolver import make_resolver
 from certfleet.errors import AcmeProblem, CAMisbehaved, CAUnreachable
 from certfleet.models import CA, utcnow
@@ -59,6 +60,7 @@ class Meta(_Wire):
 
     terms_of_service: str | None = None
     external_account_required: bool = False
+    profiles: Profiles = {}
 
 
 class Directory(_Wire):
@@ -137,6 +139,11 @@ class Transport:
                     self._directory = await self._fetch_directory()
                     self._directory_until = time.monotonic() + DIRECTORY_KEPT
         return self._directory
+
+    def doubt_directory(self, fresh: float = 0.0) -> None:
+        """Read the directory again before its next use, unless it was read within the last `fresh` seconds."""
+        if time.monotonic() - (self._directory_until - DIRECTORY_KEPT) >= fresh:
+            self._directory_until = 0.0
 
     async def post(
         self,

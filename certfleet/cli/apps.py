@@ -23,7 +23,7 @@ def add(
     name: AppName,
     domain: Annotated[
         list[str] | None,
-        typer.Option("--domain", metavar="NAME", help="A DNS name of the app; give it once for each name."),
+        typer.Option("--domain", metavar="NAME", help="A DNS name or IP address of the app; once for each."),
     ] = None,
     host: Annotated[
         list[str] | None,
@@ -42,6 +42,9 @@ def add(
     ca_bundle: Annotated[
         str | None, typer.Option("--ca-bundle", metavar="FILE", help="PEM file with the roots of a private CA.")
     ] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", metavar="NAME", help="The CA's profile, such as shortlived (`profiles`).")
+    ] = None,
 ) -> None:
     """Add an app; nothing is ordered yet.
 
@@ -50,6 +53,7 @@ def add(
     certfleet enable blog
     """  # noqa: D301  the character that tells click to keep the lines
     given = {"email": email, "ca": ca, "ca-bundle": read_bundle(ca_bundle) if ca_bundle is not None else None}
+    given["profile"] = profile
     properties = {key: value for key, value in given.items() if value is not None}
     added = ask(lambda client: client.add_app(name, domain or [], host or [], properties))
     typer.echo(

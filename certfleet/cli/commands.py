@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from certfleet import __version__
-from certfleet.cli import apps, hosts, limits, machine
+from certfleet.cli import apps, eab, hosts, limits, machine
 from certfleet.cli.forecast import forecast
 from certfleet.cli.output import left, moment, note, overview_table, print_json, print_renderable, print_table, waiting
 from certfleet.cli.session import Exit, ask, fail, guarded, raise_usage
@@ -44,6 +44,8 @@ app.add_typer(apps.app, name="app")
 app.add_typer(hosts.app, name="host")
 app.add_typer(limits.app, name="limits")
 app.add_typer(machine.vault, name="vault")
+app.add_typer(eab.app, name="eab")
+app.command()(eab.profiles)
 app.command()(machine.up)
 app.command()(machine.demo)
 app.command()(forecast)
@@ -181,13 +183,17 @@ def info(app: AppName, as_json: AsJSON = False) -> None:
     installations = ask(lambda client: client.installations(app))
     properties = {k: v for k, v in ask(lambda client: client.properties(app)).items() if k != "ca-bundle"}
     history = ask(lambda client: client.history(app))
+    external = ask(lambda client: client.bound_accounts(app))
     if as_json:
-        print_json(app=view, installations=installations, properties=properties, history=history)
+        print_json(
+            app=view, installations=installations, properties=properties, history=history, external_accounts=external
+        )
         return
     facts = [
         ("state", view.state),
         ("domains", " ".join(view.domains)),
         ("certificate", f"generation {view.generation}, serial {view.serial}" if view.serial else "none yet"),
+        ("profile", view.profile or "the CA's default"),
         ("expires", f"{moment(view.not_after)} (in {left(view.not_after)})"),
         ("renews", f"{moment(view.renew_at)} (in {left(view.renew_at)})"),
         ("order", view.reason or "none"),
@@ -196,6 +202,7 @@ def info(app: AppName, as_json: AsJSON = False) -> None:
         ("waits for", waiting(view) or "nothing"),
         ("served on", f"{view.served_on} of {len(view.hosts)} hosts"),
         ("wave", view.wave or "none"),
+        ("external account", " ".join(f"{one.kid}, key {one.key}" for one in external) or "none"),
     ]
     print_table(("", view.name), facts)
     typer.echo("")

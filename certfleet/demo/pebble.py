@@ -66,9 +66,9 @@ class DemoCA:
         """Zero the counters."""
         await self._fetch("POST", self._front + "/rig/reset")
 
-    async def root(self) -> str:
-        """PEM of the root under which this run of Pebble issues."""
-        return await self._fetch("GET", self.management + "/roots/0")
+    async def root(self, number: int = 0) -> str:
+        """PEM of the root under which this run of Pebble issues; from 1 on, of its alternate ones."""
+        return await self._fetch("GET", f"{self.management}/roots/{number}")
 
     async def point(self, name: str, addresses: Sequence[str]) -> None:
         """From now on the name has these IPv4 addresses, for the CA as for everybody who asks its DNS server."""
@@ -101,11 +101,14 @@ async def pebble(
     authz_reuse_percent: int = 0,
     sleep: bool = False,
     front_module: str = "certfleet.demo.front",
+    settings: Mapping[str, Any] | None = None,
+    alternate_roots: int = 0,
 ) -> AsyncIterator[DemoCA]:
     """A CA that runs as long as the block, its files in `directory` (made 0700 when it is not there).
 
     `sleep` lets Pebble wait up to 5 s before each validation; 0 % reuse of authorizations is in fact about 1 %.
-    `front_module` is run as the proxy before Pebble; it takes the arguments of certfleet.demo.front.
+    `front_module` is run as the proxy before Pebble; it takes the arguments of certfleet.demo.front. `settings` are
+    further ones of Pebble's configuration file; it offers each chain under `alternate_roots` more roots.
     Raises ConfigurationError when a program is missing or does not come up.
     """
     dns, dns_management, acme, management, front, tls = (free_port() for _ in range(6))
@@ -118,6 +121,7 @@ async def pebble(
         "tlsPort": tls,
         "certificateValidityPeriod": validity_seconds,
         "retryAfter": {"authz": 0, "order": 0},  # newer Pebbles send one otherwise; 2.4 never does
+        **(settings or {}),
     }
     bundle = _prepare(directory, config)
     unused = ("-http01=", "-https01=", "-tlsalpn01=", "-defaultIPv6=")
@@ -133,6 +137,7 @@ async def pebble(
         "PEBBLE_VA_NOSLEEP": "0" if sleep else "1",
         "PEBBLE_WFE_NONCEREJECT": str(bad_nonce_percent),
         "PEBBLE_AUTHZREUSE": str(authz_reuse_percent),
+        "PEBBLE_ALTERNATE_ROOTS": str(alternate_roots),
     }
     importable = {"PYTHONPATH": str(Path(__file__).parents[2])}  # a checkout need not be installed
     async with AsyncExitStack() as stack:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 
+from certfleet.identifiers import authority
 from certfleet.install.challenge import PATH
 
 ATTEMPT = 2.0  # seconds for one look
@@ -40,7 +41,7 @@ async def _until(address: str, name: str, port: int, thumbprint: str) -> None:
 
 
 async def _answers(address: str, name: str, port: int, expected: bytes) -> bool:
-    request = f"GET {PATH}{TOKEN} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
+    request = f"GET {PATH}{TOKEN} HTTP/1.1\r\nHost: {authority(name)}\r\nConnection: close\r\n\r\n"
     with suppress(OSError):
         async with asyncio.timeout(ATTEMPT):
             reader, writer = await asyncio.open_connection(address, port)

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from certfleet.errors import InstallError
+from certfleet.identifiers import address_of, authority
 from certfleet.install import presets
 from certfleet.install.challenge import PATH
 from certfleet.install.dokku_snippet import dokku_snippet
@@ -77,12 +78,24 @@ def snippet(app: App, host: Host, responder: str, port: int, *, via: str = "resp
     if host.driver == "dokku":
         return dokku_snippet(app, host, checked(target), via)
     found = lines(app, host, target, via)
-    return _WORDS[host.preset].format(
+    return _of_addresses(app, host) + _WORDS[host.preset].format(
         names=" ".join(app.identifiers),
         challenge=found.challenge,
         certificate=found.certificate,
         beside=_BESIDE.format(beside=found.beside) if found.beside else "",
         current=f"{presets.checked_root(host.root)}/{app.name}/current",
+    )
+
+
+def _of_addresses(app: App, host: Host) -> str:
+    """What a site for an IP address needs beyond one for a name; nothing for an app without one."""
+    found = [authority(identifier) for identifier in app.identifiers if address_of(identifier) is not None]
+    if not found or host.preset == "files":
+        return ""
+    named = f"# server_name {' '.join(found)};\n" if host.preset == "nginx" else ""
+    return (
+        f"# Who asks for {' or '.join(found)} names no server in the TLS handshake (RFC 6066, section 3): the site\n"
+        f"# has to be the default one where it listens, or the only one.\n{named}"
     )
 
 

@@ -24,6 +24,7 @@ from certfleet.acme_ca.challenges.http01 import key_authorization
 from certfleet.acme_ca.keys import key_pem, load_key, make_csr, make_key
 from certfleet.acme_ca.pace import Pace, poll
 from certfleet.acme_ca.presets import resolve_ca
+from certfleet.acme_ca.profiles import require_offered
 from certfleet.acme_ca.protocol import AcmeOrder, Authorization, Challenge, Issued, Signer
 from certfleet.acme_ca.transport import Transport
 from certfleet.agenda import Claim
@@ -31,7 +32,7 @@ from certfleet.errors import AcmeProblem, CAMisbehaved, OwnerError, SlowedDown, 
 from certfleet.lifecycle.admission import Admission, admission
 from certfleet.lifecycle.issued import afterwards, store
 from certfleet.lifecycle.publishing import hand_out, wish
-from certfleet.lifecycle.renewal import renew_at
+from certfleet.lifecycle.renewal import longest_back_off, renew_at
 from certfleet.lifecycle.trouble import EXPECTED, OrderInvalid, Parked, sort
 from certfleet.lifecycle.work import Next, Waiting
 from certfleet.lifecycle.workbench import Workbench
@@ -41,6 +42,7 @@ from certfleet.models import CA, App, Certificate, KeyType, Order, OrderState, u
 from certfleet.properties import effective, parse_grace
 
 ROUNDS = 8  # states that one run may go through; a CA that jumps about more often than that is not believed
+FRESH = 60.0  # seconds for which a directory without the wanted profile is believed
 PATIENCE = (timedelta(seconds=3), timedelta(minutes=10))  # shortest and longest wait between looks on the agenda
 
 
@@ -93,12 +95,13 @@ async def advance(bench: Workbench, claim: Claim) -> Next:
 
 
 def as_wished(order: Order, app: App, properties: dict[str, str]) -> Order:
-    """The order, begun anew when names, CA, account or key type are not what the app is set to now."""
-    wish = (app.identifiers, properties["ca"], properties["email"], KeyType(properties["key-type"]))
-    if (order.identifiers, order.ca, order.email, order.key_type) == wish:
+    """The order, begun anew when names, CA, account, key type or profile are not what the app is set to now."""
+    key_type, profile = KeyType(properties["key-type"]), properties["profile"]
+    wish = (app.identifiers, properties["ca"], properties["email"], key_type, profile)
+    if (order.identifiers, order.ca, order.email, order.key_type, order.profile) == wish:
         return order
-    identifiers, ca, email, key_type = wish
-    return replace(without_url(order), identifiers=identifiers, ca=ca, email=email, key_type=key_type)
+    identifiers, ca, email, _, _ = wish
+    return replace(without_url(order), identifiers=identifiers, ca=ca, email=email, key_type=key_type, profile=profile)
 
 
 def without_url(order: Order) -> Order:
@@ -118,9 +121,11 @@ def without_url(order: Order) -> Order:
 async def _drive(bench: Workbench, claim: Claim, app: App, order: Order, properties: dict[str, str]) -> Certificate:
     ca: CA = resolve_ca(order.ca, bundle=properties["ca-bundle"] or None)
     served = await bench.fleet.records.certificate(app.name)
+    transport = bench.transport(ca)
+    if order.profile and order.url is None:  # before it takes a token that others wait for
+        await _offered(app, order, transport)
     asked = await admission(bench, claim, order, properties, ca=ca, served=served)
     standing = await asked.enter(ordered=order.url is None)
-    transport = bench.transport(ca)
     account, signer = await bench.accounts.account_for(transport, order.email)
     run = Run(bench, claim, app, order, properties, transport, signer, asked, standing)
     try:
@@ -146,14 +151,26 @@ async def _drive(bench: Workbench, claim: Claim, app: App, order: Order, propert
     raise CAMisbehaved(f"the order did not come to an end in {ROUNDS} steps")
 
 
+async def _offered(app: App, order: Order, transport: Transport) -> None:
+    """Raises OwnerError, with the profiles that there are, for one that the CA does not offer."""
+    offered = (await transport.directory()).meta.profiles
+    if order.profile not in offered:  # the CA may have it since today
+        transport.doubt_directory(fresh=FRESH)
+        offered = (await transport.directory()).meta.profiles
+    where = f"--app {app.name} " if app.properties.get("profile") else ""
+    require_offered(transport.ca.name, offered, order.profile, where=where)
+
+
 async def _made(run: Run) -> AcmeOrder:
     """The CA's order: the one we know, or a new one, its URL kept the moment it is known."""
     if run.order.url is not None:
         return await protocol.get_order(run.transport, run.signer, run.order.url)
     async with run.admission.turn(run.standing):
         try:
-            acme = await protocol.new_order(run.transport, run.signer, run.order.identifiers)
+            acme = await protocol.new_order(run.transport, run.signer, run.order.identifiers, profile=run.order.profile)
         except AcmeProblem as problem:
+            if problem.type == "invalidProfile":  # offered when the directory was read
+                run.transport.doubt_directory()
             if problem.type == "rateLimited" and problem.status == HTTPStatus.TOO_MANY_REQUESTS:
                 raise await _refused(run, problem) from problem
             if problem.status < HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -253,9 +270,14 @@ async def _download(run: Run, acme: AcmeOrder) -> Issued:
         run.order = without_url(run.order)
         raise CAMisbehaved("the CA's order is valid, but not by a request of ours: a new one is made")
     key = load_key(run.bench.vault.open(run.order.sealed_key))
-    return await protocol.download(
-        run.transport, run.signer, acme.certificate, key=key, identifiers=run.order.identifiers
+    preferred = run.properties["preferred-chain"]
+    issued = await protocol.download(
+        run.transport, run.signer, acme.certificate, key=key, identifiers=run.order.identifiers, preferred=preferred
     )
+    if preferred and issued.issuer != preferred:
+        told = f"{preferred}: the CA has chains up to {', '.join(issued.issuers)}; its default is taken"
+        await run.bench.fleet.journal.write(run.app.name, "chain not offered", told)
+    return issued
 
 
 async def _polled(run: Run, pace: Pace, done: Callable[[AcmeOrder], bool], acme: AcmeOrder) -> AcmeOrder:
@@ -296,7 +318,8 @@ async def _troubled(bench: Workbench, claim: Claim, app: App, error: Exception) 
     if isinstance(error, Parked):
         await _park(bench, claim, app, order, str(error))
         return Next(None)
-    trouble = sort(error, order.attempts + 1, utcnow())
+    longest = longest_back_off(await bench.fleet.records.certificate(app.name))
+    trouble = sort(error, order.attempts + 1, utcnow(), longest)
     if trouble.new_order:
         order = without_url(order)
     if trouble.held:

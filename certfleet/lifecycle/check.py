@@ -35,6 +35,7 @@ async def check(bench: Workbench, claim: Claim) -> Next:
         key_type=KeyType(properties["key-type"]),
         grace=parse_grace(properties["graceperiod"]),
         now=now,
+        profile=properties["profile"],
     )
     members: list[str] = []
     if isinstance(decision, Due):

@@ -11,6 +11,7 @@ import aiohttp
 from yarl import URL
 
 from certfleet.errors import HostKeyChanged, HostUnreachable, InstallError, LoginRefused
+from certfleet.identifiers import authority
 from certfleet.install.answer import Point, Report
 from certfleet.install.challenge import PATH
 from certfleet.install.drivers import Driver, Drivers
@@ -154,7 +155,7 @@ async def _on_trial(fleet: Fleet, driver: Driver | None, host: Host, expected: s
 async def _fetch(address: str, port: int, domain: str, token: str) -> str:
     """What the host says for a token, or why it says nothing."""
     url = URL.build(scheme="http", host=address, port=port, path=PATH + token)
-    host = domain if port == 80 else f"{domain}:{port}"  # noqa: PLR2004  http's own (RFC 9110 §4.2.1)
+    host = authority(domain) if port == 80 else f"{authority(domain)}:{port}"  # noqa: PLR2004  http's own (RFC 9110 §4.2.1)
     try:
         async with (
             aiohttp.ClientSession(timeout=ANSWER, cookie_jar=aiohttp.DummyCookieJar()) as session,

@@ -33,9 +33,11 @@ async def store(fleet: Fleet, claim: Claim, app: App, order: Order, issued: Issu
         leaf=issued.leaf,
         chain=chain_name(chain),
         sealed_key=order.sealed_key,
+        profile=order.profile,
     )
     known = [on_hosts.get(host, Installation(app.name, host)) for host in app.hosts]
     told = f"generation {certificate.generation}, {order.reason}, until {issued.not_after:%Y-%m-%d %H:%M} UTC"
+    told += f", profile {order.profile}" if order.profile else ""
     entry = fleet.journal.entry(app.name, "issued", told)
     await fleet.records.complete(claim, order, certificate, chain, known, entry)
     return certificate

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from certfleet.acme_ca.accounts import account_id
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.errors import UsageError
-from certfleet.identifiers import normalise
+from certfleet.identifiers import address_of, normalise
 from certfleet.lifecycle.fleet import Fleet
-from certfleet.limits.names import address_of, covering
+from certfleet.limits.names import covering
 from certfleet.limits.presets import (
     Limits,
     Override,

@@ -28,6 +28,7 @@ async def make_order(
         reason=reason,
         created=now,
         urgent=urgent,
+        profile=properties["profile"],
     )
     member = order_member(app.name)
     created = await fleet.records.create_order(wish)

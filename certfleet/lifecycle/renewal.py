@@ -16,6 +16,10 @@ LOOK_AGAIN = timedelta(hours=12)
 """A check comes at least this often: Let's Encrypt asks to look twice a day."""
 LOOK_JITTER = 0.1
 """Share of LOOK_AGAIN by which apps differ: those that were enabled together are not looked at together for ever."""
+SHARE_OF_LOOKS, SHORTEST_LOOK = 1 / 20, timedelta(hours=1)
+"""Of the validity, when that is less than LOOK_AGAIN: a certificate that lives for days is looked at more often."""
+SHARE_OF_TRIES = 1 / 16
+"""Of the validity, when that is less than a day: the longest wait between two tries to renew it."""
 BACK_OFF = (timedelta(minutes=1), timedelta(minutes=10), timedelta(minutes=100), timedelta(days=1))
 """After a failure: what Let's Encrypt's integration guide asks of clients; daily from then on."""
 
@@ -38,9 +42,26 @@ def _spread(certificate: Certificate) -> float:
     return int.from_bytes(hashlib.sha256(certificate.serial.encode()).digest()[:4]) / 2**32
 
 
-def retry_after(attempts: int) -> timedelta:
-    """How long to wait after the `attempts`-th failure in a row (1 is the first)."""
-    return BACK_OFF[min(max(attempts, 1), len(BACK_OFF)) - 1]
+def retry_after(attempts: int, longest: timedelta = BACK_OFF[-1]) -> timedelta:
+    """How long to wait after the `attempts`-th failure in a row (1 is the first), at most `longest`."""
+    return min(BACK_OFF[min(max(attempts, 1), len(BACK_OFF)) - 1], longest)
+
+
+def longest_back_off(certificate: Certificate | None) -> timedelta:
+    """How long a failing renewal of this certificate waits at most: a day, for one of 160 hours ten.
+
+    Half of such a certificate's life is left at renewal: with daily tries three would have to do.
+    """
+    if certificate is None:
+        return BACK_OFF[-1]
+    validity = certificate.not_after - certificate.not_before
+    return min(BACK_OFF[-1], max(validity * SHARE_OF_TRIES, BACK_OFF[-2]))
+
+
+def _look_interval(certificate: Certificate) -> timedelta:
+    """How often it is looked at: twice a day, one of 160 hours every eight; never more than once an hour."""
+    validity = certificate.not_after - certificate.not_before
+    return min(LOOK_AGAIN, max(validity * SHARE_OF_LOOKS, SHORTEST_LOOK))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +78,7 @@ class NotDue:
     at: datetime
 
 
-def decide(
+def decide(  # noqa: PLR0911  one line per reason reads best
     app: App,
     certificate: Certificate | None,
     *,
@@ -65,8 +86,9 @@ def decide(
     key_type: KeyType,
     grace: timedelta | None,
     now: datetime,
+    profile: str = "",
 ) -> Due | NotDue:
-    """Whether the app needs an order now; `ca` and `key_type` are what it is set to."""
+    """Whether the app needs an order now; `ca`, `key_type` and `profile` are what it is set to."""
     if certificate is None:
         return Due("first issue")
     if set(certificate.identifiers) != set(app.identifiers):
@@ -75,7 +97,9 @@ def decide(
         return Due("CA changed")
     if certificate.key_type != key_type:
         return Due("key type changed")
+    if certificate.profile != profile:
+        return Due("profile changed")
     at = renew_at(certificate, grace)
     if at <= now:
         return Due("renewal")
-    return NotDue(min(at, now + LOOK_AGAIN * (1 - LOOK_JITTER * _spread(certificate))))
+    return NotDue(min(at, now + _look_interval(certificate) * (1 - LOOK_JITTER * _spread(certificate))))

@@ -15,7 +15,7 @@ from certfleet.errors import (
     SlowedDown,
     VaultError,
 )
-from certfleet.lifecycle.renewal import retry_after
+from certfleet.lifecycle.renewal import BACK_OFF, retry_after
 
 RATE_LIMITED = timedelta(hours=1)  # when the CA says `rateLimited` and not until when
 SOON = timedelta(
@@ -47,9 +47,9 @@ class Trouble:
     """A limit of the CA's, and no failure: it goes on at `at`."""
 
 
-def sort(error: Exception, attempts: int, now: datetime) -> Trouble:  # noqa: PLR0911  one line per fault reads best
-    """Sort a failure; `attempts` counts failures in a row, this one included."""
-    back_off = now + retry_after(attempts)
+def sort(error: Exception, attempts: int, now: datetime, longest: timedelta = BACK_OFF[-1]) -> Trouble:  # noqa: PLR0911  one line per fault reads best
+    """Sort a failure; `attempts` counts failures in a row, this one included; `longest` is our own longest wait."""
+    back_off = now + retry_after(attempts, longest)
     match error:
         case AcmeProblem(type="accountDoesNotExist"):
             return Trouble(f"{error} (the account is registered anew)", now + SOON * attempts, new_order=True)

@@ -19,8 +19,9 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from ipaddress import IPv6Address
 
+from certfleet.identifiers import address_of
 from certfleet.limits.buckets import Bucket, Charge, Rate
-from certfleet.limits.names import REGISTRATION_PREFIX, address_of, authorized, canonical, covering, exact_set, network
+from certfleet.limits.names import REGISTRATION_PREFIX, authorized, canonical, covering, exact_set, network
 from certfleet.limits.presets import NEVER_PUBLISHED, Limit, Limits
 
 RENEWAL_WINDOW = timedelta(days=120)

@@ -6,24 +6,11 @@ import hashlib
 import ipaddress
 from collections.abc import Iterable
 
-from certfleet.identifiers import registered_domain
+from certfleet.identifiers import address_of, registered_domain
 
 DOMAIN_PREFIX = 64  # bits: certificates for IPv6 addresses (letsencrypt.org/docs/rate-limits)
 REGISTRATION_PREFIX = 48  # bits: new accounts
 DIGEST = 32  # hexadecimal digits: 128 bits tell sets apart
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-def address_of(identifier: str) -> Address | None:
-    """The IP address, when it is one (RFC 8738); an IPv4 address in IPv6's clothes as IPv4."""
-    if ":" not in identifier and not identifier[-1:].isdigit():
-        return None  # told at once: nearly every identifier is a DNS name, and a fleet's are asked for often
-    try:
-        address = ipaddress.ip_address(identifier)
-    except ValueError:
-        return None
-    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
 
 
 def network(address: ipaddress.IPv6Address, prefix: int) -> str:

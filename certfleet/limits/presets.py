@@ -29,9 +29,9 @@ from pydantic import (
 from pydantic_core import ValidationError
 
 from certfleet.errors import UsageError
-from certfleet.identifiers import normalise
+from certfleet.identifiers import address_of, normalise
 from certfleet.limits.buckets import Rate
-from certfleet.limits.names import address_of, covering
+from certfleet.limits.names import covering
 
 MICROSECONDS = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 RATE = re.compile(

@@ -11,7 +11,7 @@ from pathlib import Path
 from aiohttp import web
 
 from certfleet.acme_ca.challenges.http01 import PATH, key_authorization
-from certfleet.acme_ca.keys import make_account_key, make_csr, make_key
+from certfleet.acme_ca.keys import CertificateKey, make_account_key, make_csr, make_key
 from certfleet.acme_ca.pace import poll
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.acme_ca.protocol import (
@@ -130,7 +130,15 @@ async def signer_at(transport: Transport) -> Signer:
     return Signer(key, (await new_account(transport, key, "ops@example.com", agree_tos=True)).url)
 
 
-async def issue(transport: Transport, signer: Signer, names: Sequence[str], served: Responder) -> Issued:
+async def issue(
+    transport: Transport,
+    signer: Signer,
+    names: Sequence[str],
+    served: Responder,
+    *,
+    preferred: str = "",
+    key: CertificateKey | None = None,
+) -> Issued:
     """One whole order with the fewest requests."""
     order = await new_order(transport, signer, names)
     if order.status == "pending":
@@ -143,12 +151,12 @@ async def issue(transport: Transport, signer: Signer, names: Sequence[str], serv
                 await answer_challenge(transport, signer, challenge.url)
         order = await _until(transport, signer, order, "pending")
     assert order.status == "ready", order.error
-    key = await make_key(KeyType.P256)
+    key = key or await make_key(KeyType.P256)
     order = await finalize(transport, signer, order, make_csr(key, names))
     order = await _until(transport, signer, order, "processing")
     assert order.status == "valid", order.error
     assert order.certificate is not None
-    return await download(transport, signer, order.certificate, key=key, identifiers=names)
+    return await download(transport, signer, order.certificate, key=key, identifiers=names, preferred=preferred)
 
 
 async def _until(transport: Transport, signer: Signer, order: AcmeOrder, leaves: str) -> AcmeOrder:

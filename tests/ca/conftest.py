@@ -30,6 +30,8 @@ from certfleet.models import KeyType
 from tests.acme_ca.flow import Responder, issue, responder, signer_at
 from tests.ca.strict import StrictCA, strict_ca
 
+NATIVE = {"profiles": {name: {"description": name, "validityPeriod": 7_776_000} for name in ("classic", "shortlived")}}
+"""Newer Pebbles know profiles themselves, and refuse others than these; older ones pass over this."""
 Seen = TypeVar("Seen", AcmeOrder, Authorization)
 
 
@@ -80,7 +82,10 @@ class Customer:
 async def running() -> AsyncIterator[tuple[StrictCA, Responder]]:
     """The CA and the responder of the module."""
     directory = Path(tempfile.mkdtemp(prefix="certfleet-", dir="/tmp"))
-    async with responder() as served, strict_ca(directory / "ca", http_port=served.port, limits={}) as ca:
+    async with (
+        responder() as served,
+        strict_ca(directory / "ca", http_port=served.port, limits={}, settings=NATIVE) as ca,
+    ):
         yield ca, served
     shutil.rmtree(directory)
 

@@ -23,6 +23,7 @@ class NewOrder(NamedTuple):
     account: str
     """The account's URL."""
     identifiers: tuple[str, ...]
+    profile: str | None = None
 
 
 def new_account(body: bytes) -> NewAccount | None:
@@ -43,7 +44,8 @@ def new_order(body: bytes) -> NewOrder | None:
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     account = protected.get("kid")
-    return NewOrder(account, names) if isinstance(account, str) and names else None
+    profile = payload.get("profile")
+    return NewOrder(account, names, profile) if isinstance(account, str) and names else None
 
 
 def _decode(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:

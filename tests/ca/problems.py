@@ -104,6 +104,11 @@ def paused(account: str, identifiers: Sequence[str], origin: str) -> Problem:
     )
 
 
+def invalid_profile(profile: str) -> Problem:
+    """A 400 for a profile that the directory does not list (draft-ietf-acme-profiles §5)."""
+    return Problem(400, "invalidProfile", f'Invalid profile: profile name "{profile}" not recognized')
+
+
 def busy(wait: int) -> Problem:
     """A 503 of the load balancer; `wait` in nanoseconds."""
     return Problem(503, "rateLimited", BUSY, retry_after=str(max(1, -(-wait // SECOND))))

@@ -25,7 +25,8 @@ from tests.ca.book import Book, Paused
 from tests.ca.buckets import Denial
 from tests.ca.gcra import SECOND
 from tests.ca.limits import CONSECUTIVE_FAILURES, checked, pair_key
-from tests.ca.problems import Problem, busy, paused, too_many
+from tests.ca.problems import Problem, busy, invalid_profile, paused, too_many
+from tests.ca.profiles import Profiles
 from tests.ca.report import KINDS, Refusal
 
 ADDRESS_HEADER = "X-Rig-Address"
@@ -57,6 +58,7 @@ class StrictFront(Front):
     """Unix nanoseconds until which everything is answered 503."""
     ordered: deque[Problem] = field(default_factory=deque)
     """What the next newOrders are answered."""
+    profiles: Profiles = field(default_factory=Profiles)
 
     async def handle(self, request: web.BaseRequest, kind: str) -> web.Response:
         """Refuse at once what comes too fast, then one by one what costs tokens."""
@@ -75,6 +77,8 @@ class StrictFront(Front):
                 case "newAccount":
                     return await self._new_account(request, address)
             answer = await self.pass_on(request)
+        if kind in {"directory", "order", "finalize"} and answer.status < web.HTTPBadRequest.status_code:
+            answer = self.profiles.shown(kind, request.path.rpartition("/")[2], answer)
         if kind in WATCHED and answer.status < web.HTTPBadRequest.status_code:
             self._watch(kind, request.path.rpartition("/")[2], answer)
         return answer
@@ -97,13 +101,16 @@ class StrictFront(Front):
 
     async def _new_order(self, request: web.BaseRequest) -> web.Response:
         wanted, now = jws.new_order(await request.read()), time.time_ns()
-        account, identifiers = wanted or (None, ())
+        account, identifiers, profile = wanted or (None, (), None)
         if self.ordered:
             problem = self.ordered.popleft()
             refusal = Refusal(now / SECOND, problem.status, "planned", "", account, identifiers)
             return self._refuse(problem, refusal, await self._nonce(request))
         if account is None:
             return await self.pass_on(request)
+        if profile is not None and self.profiles.refuses(profile):
+            refusal = Refusal(now / SECOND, 400, "profile", profile, account, identifiers)
+            return self._refuse(invalid_profile(profile), refusal, await self._nonce(request))
         verdict = self.book.order_wanted(account, identifiers, now)
         if isinstance(verdict, Paused):
             limit = self.book.buckets.limits.get(CONSECUTIVE_FAILURES)
@@ -120,7 +127,9 @@ class StrictFront(Front):
         now = time.time_ns()
         if answer.status == web.HTTPCreated.status_code:
             authorizations = [url.rpartition("/")[2] for url in _document(answer)["authorizations"]]
-            self.book.order_made(verdict, answer.headers["Location"].rpartition("/")[2], authorizations, now)
+            name = answer.headers["Location"].rpartition("/")[2]
+            self.book.order_made(verdict, name, authorizations, now)
+            answer = self.profiles.made(name, profile, answer)
         else:
             self.book.buckets.give_back(verdict.charges, now)
         return answer
@@ -177,6 +186,7 @@ class StrictFront(Front):
             "steal": lambda *, limit, key, count: self.book.steal(limit, key, count, time.time_ns()),
             "answer": self._order_answers,
             "slow-down": self._slow_down,
+            "profiles": self.profiles.offer,
             "pause": lambda *, identifier: self.book.pause(identifier),
             "unpause": lambda *, identifier: self.book.unpause(identifier, time.time_ns()),
         }
@@ -207,6 +217,7 @@ class StrictFront(Front):
             **{name: list(getattr(self.book, name)) for name in KINDS},
             "buckets": self.book.buckets.state(now),
             "paused": sorted(self.book.paused),
+            "profiles": self.profiles.asked(),
         }
 
 

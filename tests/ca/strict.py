@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -71,6 +71,18 @@ class StrictCA(DemoCA):
     async def slow_down(self, seconds: float) -> None:
         """Answer everything 503 with Retry-After for so long; 0 ends it."""
         await self._control("slow-down", seconds=seconds)
+
+    async def offer(self, profiles: Mapping[str, str], *, hidden: Sequence[str] = ()) -> None:
+        """Offer these profiles (name -> description) from now on, the first as default; none: as a CA without them.
+
+        Those that are `hidden` are refused although the directory lists them: withdrawn since it was read.
+        """
+        await self._control("profiles", profiles=dict(profiles), hidden=list(hidden))
+
+    async def asked_profiles(self) -> list[str | None]:
+        """What each newOrder that was accepted asked for, in order."""
+        found: list[str | None] = (await self._ask("GET", "book"))["profiles"]
+        return found
 
     async def pause(self, identifier: str) -> None:
         """Refuse every account's orders for this name until `unpause`."""

@@ -64,7 +64,7 @@ def test_properties_are_set_all_or_none(fleet: Door, bundle: Path) -> None:
 
 FIELDS: dict[str, set[str]] = {
     "ls": {"apps"},
-    "info blog": {"app", "installations", "properties", "history"},
+    "info blog": {"app", "installations", "properties", "history", "external_accounts"},
     "app list": {"apps"},
     "app show blog": {"app"},
     "host list": {"hosts"},
@@ -72,7 +72,8 @@ FIELDS: dict[str, set[str]] = {
     "properties": {"properties"},
 }
 OVERVIEW = {"name", "state", "domains", "hosts", "served_on", "ca", "generation", "serial", "not_after", "renew_at",
-            "next_try", "reason", "error", "wave", "waits_for", "waits_until", "place", "places"}  # fmt: skip
+            "next_try", "reason", "error", "wave", "waits_for", "waits_until", "place", "places",
+            "profile"}  # fmt: skip
 
 
 @pytest.mark.parametrize("command", FIELDS)

@@ -21,7 +21,8 @@ def add(name: str = "shop", **changes: str | None) -> list[str]:
     "name",
     ["under_score.example.com", "-a.example.com", "a..example.com", "com", "", "exa mple.com",
      "a" * 64 + ".example.com",
-     "1.2.3.4", "::1", "1.2.3.4.", "192.168.1", "https://example.com/", "*.*.example.com", "foo.*.example.com",
+     "1.2.3.4.", "192.168.1", "0.0.0.0", "ff02::1", "fe80::1%eth0", "[1.2.3.4]", "1.2.3.4/24", "::g", "*.1.2.3.4",
+     "https://example.com/", "*.*.example.com", "foo.*.example.com",
      "xn--zzzzzz9.example.com", "a.example.com;", "b\u0000.example.com", "\u202eexample.com"],
 )  # fmt: skip
 def test_a_name_that_is_no_dns_name(fleet: Door, name: str) -> None:
@@ -40,6 +41,45 @@ def test_a_public_ca_gets_no_private_name(fleet: Door, bundle: Path, name: str) 
         assert said.startswith(f"domain: {name!r} has no public suffix")
         assert "--ca-bundle" in said
     fleet.done(*add(domain=name, ca=PRIVATE_CA, ca_bundle=str(bundle)))
+
+
+@pytest.mark.parametrize("address", ["1.1.1.1", "[2606:4700:4700::1111]"])
+def test_lets_encrypt_certifies_addresses_by_one_profile_only(fleet: Door, address: str) -> None:
+    """Said before an order is wasted, with the profile to set; as soon as it is set, the address is welcome."""
+    for profile in (None, "classic", "tlsserver"):
+        said = fleet.refused(*add(domain=address, profile=profile))
+        assert said.startswith(f"domain: {address!r} is an IP address")
+        assert "by the profile shortlived only" in said
+    fleet.done(*add(domain=address, profile="shortlived"))
+    fleet.refused("set", "--app", "shop", "profile=")
+
+
+@pytest.mark.parametrize("address", ["192.168.1.1", "10.0.0.1", "127.0.0.1", "::1", "fd00::1", "192.0.2.1"])
+def test_a_public_ca_gets_no_private_address(fleet: Door, bundle: Path, address: str) -> None:
+    """A public CA would refuse it whatever the profile; a private one may certify it."""
+    said = fleet.refused(*add(domain=address, profile="shortlived"))
+    assert said.startswith(f"domain: {address!r} is not a public address")
+    assert "--ca-bundle" in said
+    fleet.done(*add(domain=address, ca=PRIVATE_CA, ca_bundle=str(bundle)))
+
+
+def test_more_names_than_the_profile_takes(fleet: Door) -> None:
+    """Twenty-six are too many for tlsserver; a profile that nobody knows here is the CA's affair."""
+    names = [word for n in range(26) for word in ("--domain", f"a{n}.example.com")]
+    words = ["app", "add", "shop", "--host", "web1", "--email", "ops@example.com", *names]
+    said = fleet.refused(*words, "--profile", "tlsserver")
+    assert said == (
+        "domain: 26 names are too many for the profile tlsserver of letsencrypt: at most 25 (classic takes more)"
+    )
+    fleet.done(*words, "--profile", "newer-than-us")
+
+
+@pytest.mark.parametrize("setting", ["profile=two words", "profile=" + "a" * 65, "profile=ü", "preferred-chain= x",
+                                     "preferred-chain=a\nb", "preferred-chain=" + "a" * 201])  # fmt: skip
+def test_a_profile_or_issuer_that_cannot_be(fleet: Door, setting: str) -> None:
+    """The sentence names the property and says what would be right."""
+    name = setting.partition("=")[0]
+    assert fleet.refused("set", setting).startswith(f"{name}: ")
 
 
 def test_an_app_without_domains_hosts_or_email(fleet: Door) -> None:

@@ -17,6 +17,7 @@ from certfleet.install.answer import Point
 from certfleet.journal import Entry
 from certfleet.lifecycle.estimate import AppForecast, BucketForecast, LimitForecast
 from certfleet.lifecycle.estimate import Summary as ForecastSummary
+from certfleet.lifecycle.external import Bound, Profile
 from certfleet.lifecycle.limiting import Publication, Rule
 from certfleet.limits.view import BucketInUse
 from certfleet.models import App, Host, Installation
@@ -36,6 +37,8 @@ OBJECTS = {
     "host": Host,
     "point": Point,
     "summary": Summary,
+    "external_account": Bound,
+    "profile": Profile,
     "bucket": BucketInUse,
     "publication": Publication,
     "limit": Rule,
@@ -97,6 +100,9 @@ def test_answers_are_as_documented(fleet: Door, command: str, tmp_path: Path) ->
     """One JSON object with the documented fields; each object in it has the documented fields and kinds of value."""
     fleet.done("set", "--app", "blog", "key-type=p384")
     fleet.redis.set("certfleet:limit:letsencrypt:certificates-per-domain:example.com", f"{10**17} 1")
+    key = tmp_path / "mac.key"
+    key.write_text("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY")
+    fleet.done("eab", "set", "--email", "ops@example.com", "--kid", "kid-1", "--key-file", str(key))
     plan = tmp_path / "plan.csv"
     plan.write_text("app,domains,email\n" + "".join(f"a{n},a{n}.example.org,a@example.org\n" for n in range(60)))
     words = command.replace("APP", "blog").replace("HOST", "web1").replace("FILE", str(plan)).split()[1:]
@@ -129,7 +135,8 @@ def check(name: str, value: dict[str, Any], without: set[str]) -> None:
 def test_every_json_option_is_in_the_contract() -> None:
     """A command that learns --json gets its row here."""
     source = "\n".join(path.read_text() for path in (ROOT / "certfleet" / "cli").glob("*.py"))
-    told = [*commands(), "certfleet host check HOST --json"]  # needs a host that works: tests/hosts/test_setup.py
+    # The first needs a host that works: tests/hosts/test_setup.py; the other a CA: tests/lifecycle/test_profiles.py.
+    told = [*commands(), "certfleet host check HOST --json", "certfleet profiles --json"]
     assert source.count("print_json(") - source.count("def print_json(") == len(told)
 
 

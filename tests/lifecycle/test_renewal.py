@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certfleet.lifecycle.renewal import BACK_OFF, JITTER, LOOK_AGAIN, Due, NotDue, decide, renew_at, retry_after
+from certfleet.lifecycle.renewal import (
+    BACK_OFF,
+    JITTER,
+    LOOK_AGAIN,
+    Due,
+    NotDue,
+    decide,
+    longest_back_off,
+    renew_at,
+    retry_after,
+)
 from certfleet.models import App, Certificate, KeyType
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -42,8 +52,10 @@ def decision(
     key_type: KeyType = KeyType.P256,
     grace: timedelta | None = None,
     day: float = 1,
+    profile: str = "",
 ) -> Due | NotDue:
-    return decide(app, found, ca=ca, key_type=key_type, grace=grace, now=START + timedelta(days=day))
+    now = START + timedelta(days=day)
+    return decide(app, found, ca=ca, key_type=key_type, grace=grace, now=now, profile=profile)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +69,7 @@ def decision(
         pytest.param({"app": replace(APP, identifiers=APP.identifiers[::-1])}, None, id="another order of names"),
         pytest.param({"ca": "https://other.example/directory"}, "CA changed", id="another CA"),
         pytest.param({"key_type": KeyType.RSA2048}, "key type changed", id="another kind of key"),
+        pytest.param({"profile": "shortlived"}, "profile changed", id="another profile"),
         pytest.param({"day": 57}, None, id="more than a third left"),
         pytest.param({"day": 60}, "renewal", id="a third left"),
         pytest.param({"day": 100}, "renewal", id="expired"),
@@ -121,3 +134,24 @@ def test_back_off_grows_and_ends_daily(attempts: int) -> None:
     assert retry_after(attempts) in BACK_OFF
     assert retry_after(attempts) <= retry_after(attempts + 1)
     assert [retry_after(n) for n in (1, 2, 3, 4, 99)] == [*BACK_OFF, BACK_OFF[-1]]
+
+
+@pytest.mark.parametrize(("hours", "least"), [(160, 6), (90 * 24, 20)])
+def test_a_failing_renewal_has_tries_enough(hours: int, least: int) -> None:
+    """From its renewal to its end, whatever its life: a certificate of 160 hours does not get by with three tries."""
+    short = certificate(timedelta(hours=hours))
+    longest, now, tries = longest_back_off(short), renew_at(short, None), 0
+    while now < short.not_after:
+        tries += 1
+        now += retry_after(tries, longest)
+    assert tries >= least
+    assert longest >= BACK_OFF[-2]
+    assert longest_back_off(None) == BACK_OFF[-1]
+
+
+def test_a_certificate_of_days_is_looked_at_more_often() -> None:
+    """One of 160 hours every eight, one of 90 days twice a day, one of minutes not more than hourly."""
+    for validity, hours in ((timedelta(hours=160), 8), (timedelta(days=90), 12), (timedelta(hours=10), 1)):
+        found = decision(certificate(validity), day=0)
+        assert isinstance(found, NotDue)
+        assert START + timedelta(hours=hours) * 0.9 <= found.at <= START + timedelta(hours=hours)
