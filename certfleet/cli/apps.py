@@ -42,6 +42,10 @@ def add(
     ca_bundle: Annotated[
         str | None, typer.Option("--ca-bundle", metavar="FILE", help="PEM file with the roots of a private CA.")
     ] = None,
+    agree_tos: Annotated[
+        bool,
+        typer.Option("--agree-tos", help="You agree to the CA's terms of service, so that an account may be made."),
+    ] = False,
 ) -> None:
     """Add an app; nothing is ordered yet.
 
@@ -51,6 +55,8 @@ def add(
     """  # noqa: D301  the character that tells click to keep the lines
     given = {"email": email, "ca": ca, "ca-bundle": read_bundle(ca_bundle) if ca_bundle is not None else None}
     properties = {key: value for key, value in given.items() if value is not None}
+    if agree_tos:
+        properties["agree-tos"] = "on"
     added = ask(lambda client: client.add_app(name, domain or [], host or [], properties))
     typer.echo(
         f"{name}: added with {', '.join(added.shown)} on {', '.join(added.hosts)}; `certfleet enable {name}` begins"

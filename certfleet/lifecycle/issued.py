@@ -33,6 +33,7 @@ async def store(fleet: Fleet, claim: Claim, app: App, order: Order, issued: Issu
         leaf=issued.leaf,
         chain=chain_name(chain),
         sealed_key=order.sealed_key,
+        email=order.email,
     )
     known = [on_hosts.get(host, Installation(app.name, host)) for host in app.hosts]
     told = f"generation {certificate.generation}, {order.reason}, until {issued.not_after:%Y-%m-%d %H:%M} UTC"

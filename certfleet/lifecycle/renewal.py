@@ -57,7 +57,7 @@ class NotDue:
     at: datetime
 
 
-def decide(
+def decide(  # noqa: PLR0911  one line per reason reads best
     app: App,
     certificate: Certificate | None,
     *,
@@ -69,6 +69,10 @@ def decide(
     """Whether the app needs an order now; `ca` and `key_type` are what it is set to."""
     if certificate is None:
         return Due("first issue")
+    if certificate.revoked is not None:
+        return Due("revoked")
+    if certificate.withdrawn:
+        return Due(certificate.withdrawn)
     if set(certificate.identifiers) != set(app.identifiers):
         return Due("names changed")
     if certificate.ca != ca:
