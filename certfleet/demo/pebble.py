@@ -72,7 +72,9 @@ class DemoCA:
 
     async def status(self, serial: str) -> dict[str, Any]:
         """What Pebble says of a certificate: `Status` (Valid, Revoked), `Reason` (RFC 5280 §5.3.1) and others."""
-        value: dict[str, Any] = json.loads(await self._fetch("GET", f"{self.management}/cert-status-by-serial/{serial}"))
+        value: dict[str, Any] = json.loads(
+            await self._fetch("GET", f"{self.management}/cert-status-by-serial/{serial}")
+        )
         return value
 
     async def point(self, name: str, addresses: Sequence[str]) -> None:

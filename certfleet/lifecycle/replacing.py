@@ -135,6 +135,8 @@ async def begin(fleet: Fleet, chosen: Sequence[tuple[App, Certificate]], revoke:
 
     The list of an earlier replacement that is complete is forgotten first.
     """
+    if not chosen:
+        return
     if (earlier := await progress(fleet)).asked and earlier.complete:
         await fleet.store.redis.delete(_key(fleet))
     for app, certificate in chosen:

@@ -137,8 +137,7 @@ def killed_rollover(desk: Desk, when: str, directory: Path) -> None:
     assert redis is not None
     ran = subprocess.run(
         [sys.executable, "-m", "tests.acme_ca.killed_rollover", *words],
-        env=os.environ
-        | {"CERTFLEET_HOME": str(desk.settings.home), "CERTFLEET_REDIS_URL": redis.get_secret_value()},
+        env=os.environ | {"CERTFLEET_HOME": str(desk.settings.home), "CERTFLEET_REDIS_URL": redis.get_secret_value()},
         capture_output=True,
         text=True,
         check=False,
