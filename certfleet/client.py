@@ -17,7 +17,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from certfleet.acme_ca.account_files import read_account_key
 from certfleet.acme_ca.presets import presets, resolve_ca
+from certfleet.acme_ca.revoking import Reason
 from certfleet.errors import UsageError
 from certfleet.hint import send_hint
 from certfleet.identifiers import normalise_all
@@ -25,6 +27,8 @@ from certfleet.install.login import parse_login
 from certfleet.install.servers import check_server
 from certfleet.inventory import check_address, check_name
 from certfleet.journal import Entry
+from certfleet.lifecycle import accounts
+from certfleet.lifecycle.accounts import AccountView
 from certfleet.lifecycle.errands import CLEANUP, app_of, removal
 from certfleet.lifecycle.estimate import Estimate
 from certfleet.lifecycle.external import Bound, Offer, account_of, checked, every, find, forget, keep, offer
@@ -34,6 +38,9 @@ from certfleet.lifecycle.limiting import Publication, Rule, rules, set_limits
 from certfleet.lifecycle.ordering import LONG_AGO, change_order, forgiven, hurried, make_order
 from certfleet.lifecycle.publishing import forget_host
 from certfleet.lifecycle.records import check_member, host_member, order_member
+from certfleet.lifecycle.replacing import Progress, Selection, begin, progress, select
+from certfleet.lifecycle.revocation import COMPROMISED, ask_revocation
+from certfleet.lifecycle.revocations import Revocation
 from certfleet.lifecycle.whatif import what_if
 from certfleet.limits.line import Lines
 from certfleet.limits.view import BucketInUse, buckets_in_use
@@ -385,11 +392,14 @@ class Client:
 
     # --- certificates ------------------------------------------------------------------------------
 
-    async def enable(self, name: str, *, urgent: bool = False) -> Done:
+    async def enable(self, name: str, *, urgent: bool = False, agree_tos: bool = False) -> Done:
         """Take care of an app from now on. Idempotent. Raises UsageError before anything is touched.
 
-        `urgent`: its first certificate goes before every other order that waits for a limit of the CA's.
+        `urgent`: its first certificate goes before every other order that waits for a limit of the CA's. `agree_tos`:
+        the property agree-tos of this app is on from now on.
         """
+        if agree_tos:
+            await self.set_property("agree-tos", "on", name)
         app = await self._fleet.inventory.app(name)
         await self._acceptable(app)
         if app.enabled:
@@ -451,6 +461,113 @@ class Client:
             else:
                 await self._due("check", [app.name for app in asked])
         return answers
+
+    # --- revocation --------------------------------------------------------------------------------
+
+    async def revoke(self, name: str, *, reason: str = Reason.UNSPECIFIED, compromised: bool = False) -> Done:
+        """Have an app's certificate revoked by a worker; an enabled app gets another one. Raises UsageError.
+
+        `reason` is one of acme_ca.revoking.Reason. `compromised`: another one with a new key is brought to every host
+        first, and this one is revoked with keyCompromise then.
+        """
+        if reason not in list(Reason):
+            raise UsageError("reason", reason, f"is not one of {', '.join(Reason)}")
+        why = Reason.KEY_COMPROMISE if compromised else Reason(reason)
+        app = await self._fleet.inventory.app(name)
+        await ask_revocation(self._fleet, app, why, after=compromised, withdrawn=COMPROMISED if compromised else "")
+        if compromised:
+            await change_order(self._fleet, name, lambda order: hurried(forgiven(order)))
+            await self._due("check", [name])
+        await self._due("revoke", [name])
+        then = "when every host serves another one, with a new key" if compromised else "now"
+        more = "; another one is ordered" if app.enabled else ""
+        return Done(changed=True, sentence=f"{name}: its certificate is being revoked ({why}), {then}{more}")
+
+    async def revocations(self, name: str) -> list[Revocation]:
+        """What is still to be revoked of an app's certificates, and what it waits for. Raises UnknownName."""
+        await self._fleet.inventory.app(name)
+        return await self._fleet.revocations.of(name)
+
+    async def select(self, wanted: Selection) -> list[str]:
+        """The enabled apps whose present certificate is one of these (lifecycle/replacing.py), by name."""
+        return [app.name for app, _ in await select(self._fleet, wanted)]
+
+    async def replace(self, wanted: Selection, *, revoke: str | None = None) -> Progress:
+        """Replace these certificates, and revoke each afterwards for a reason (None: not). May be asked for again.
+
+        Raises UsageError.
+        """
+        if revoke is not None and revoke not in list(Reason):
+            raise UsageError("reason", revoke, f"is not one of {', '.join(Reason)}")
+        chosen = await select(self._fleet, wanted)
+        await begin(self._fleet, chosen, None if revoke is None else Reason(revoke))
+        await self._due("check", [app.name for app, _ in chosen])
+        return await progress(self._fleet)
+
+    async def replacement(self) -> Progress:
+        """How far what `replace` was asked for has come."""
+        return await progress(self._fleet)
+
+    async def forecast_replacement(self, wanted: Selection) -> Estimate:
+        """When the CA's limits will have let all of these be replaced, if it was asked for now. Raises UsageError."""
+        chosen = [app for app, _ in await select(self._fleet, wanted)]
+        return await estimate(self._fleet, what_if(), replaced=chosen)
+
+    # --- accounts ----------------------------------------------------------------------------------
+
+    async def accounts(self) -> list[AccountView]:
+        """Every ACME account, by CA and e-mail address."""
+        return await accounts.accounts(self._fleet)
+
+    async def roll_over_account(self, email: str, ca: str | None = None) -> Done:
+        """Give an account a new key, in this process. Raises UsageError, OwnerError, CAError, ConfigurationError.
+
+        `ca` may be left out where only one CA has an account with this address.
+        """
+        account = await accounts.roll_over(self._fleet, email, ca)
+        return Done(changed=True, sentence=f"{account.email} at {account.ca}: has a new key")
+
+    async def change_account_email(self, old: str, new: str) -> Done:
+        """Give the accounts with an address another one, at every CA; properties that say `old` follow.
+
+        Raises as `roll_over_account`.
+        """
+        old, new = check_property("email", old), check_property("email", new)
+        if old == new:
+            return Done(changed=False, sentence=f"{old}: is the address already")
+        moved = await accounts.change_email(self._fleet, old, new)
+        everywhere = (await self._fleet.inventory.properties()).get("email") == old
+        followed = 0
+        async for page in self._pages():
+            mine = [app for app in page if app.properties.get("email") == old]
+            apps = [app for app in page if app in mine or (everywhere and not app.properties.get("email"))]
+            await accounts.move_orders(self._fleet, apps, old, new)
+            for app in mine:
+                await self.set_properties({"email": new}, app.name)
+            followed += len(apps)
+        if everywhere:
+            await self.set_properties({"email": new})
+        at = ", ".join(account.ca for account in moved)
+        return Done(changed=True, sentence=f"{old} is {new} now at {at}; {followed} apps follow")
+
+    async def deactivate_account(self, email: str, ca: str | None = None) -> Done:
+        """End an account for ever; apps that use it fail until they have another one. Raises as above."""
+        account = await accounts.deactivate(self._fleet, email, ca)
+        return Done(changed=True, sentence=f"{account.email} at {account.ca}: deactivated, for ever")
+
+    async def import_account(self, content: bytes, email: str, ca: str | None = None) -> Done:
+        """Use the account whose key is in this file of certbot's, lego's or acme.sh's. Raises as above.
+
+        `ca`: None is the one that is set for all apps.
+        """
+        email = check_property("email", email)
+        if not email:
+            raise UsageError("email", None, "which address is it to be used for? Give one such as ops@example.com")
+        account, new = await accounts.take_over(self._fleet, email, ca, read_account_key(content))
+        told = f"{account.email} at {account.ca}: the account {account.url}"
+        return Done(changed=new, sentence=told + (" is used from now on" if new else " is used already"))
+
+    # --- what the above share ----------------------------------------------------------------------
 
     async def _look_again(self, apps: Sequence[App]) -> int:
         """Check the enabled ones of these apps now, and try now what failed; how many these are."""

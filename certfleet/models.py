@@ -118,6 +118,12 @@ class Account:
     sealed_key: str
     url: str | None = None
     """The account URL, the `kid` of every later request (RFC 8555 §6.2); None until the CA made it."""
+    sealed_next: str | None = None
+    """The key that it is to have from now on, there before the CA hears of it; which one the CA has is asked there."""
+    deactivated: datetime | None = None
+    """When the operator ended it."""
+    moved: str = ""
+    """The e-mail address under which it is kept now: this is only the way there, without a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +216,14 @@ class Certificate:
     sealed_key: str
     profile: str = ""
     """What was asked for; empty: the CA's default."""
+    email: str = ""
+    """Of the account that ordered it; empty: it is older than this field."""
+    withdrawn: str = ""
+    """Why another one has to take its place at once (compromised, replaced), while it is served; empty: it need not."""
+    revoked: datetime | None = None
+    """When the CA revoked it at our word."""
+    leaked: bool = False
+    """Its key is in other hands: it is never used again, whatever `reuse-key` says."""
 
 
 class Fault(StrEnum):

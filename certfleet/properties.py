@@ -202,6 +202,12 @@ PROPERTIES: dict[str, Property] = {
         Property("email", "", "contact of the ACME account; an app is not enabled without one", _email),
         Property("ca", "letsencrypt", "a preset (letsencrypt, letsencrypt-staging) or an https directory URL", _ca),
         Property("ca-bundle", "", "PEM of the roots to trust for a private CA (the CLI reads a file)", _pem),
+        Property(
+            "agree-tos",
+            "off",
+            "you have read the CA's terms of service and agree to them, so that an account may be made",
+            _one_of("on", "off"),
+        ),
         Property("challenge", "http-01", "how control of the names is shown", _one_of("http-01")),
         Property(
             "challenge-via",
@@ -216,6 +222,7 @@ PROPERTIES: dict[str, Property] = {
             _responder,
         ),
         Property("key-type", "p256", "kind of certificate key", _one_of(*KeyType)),
+        Property("reuse-key", "off", "keep the key when a certificate is renewed", _one_of("on", "off")),
         Property("graceperiod", "auto", "renew with this much time left; auto: a third, half under 10 days", _grace),
         Property("self-check", "on", "fetch our own challenge before the CA is asked to", _one_of("on", "off")),
         Property("http-port", "80", "where http-01 is validated; other than 80 only at private CAs", _port),

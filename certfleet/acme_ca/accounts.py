@@ -2,6 +2,7 @@
 
 The record with the sealed key is written before the CA hears of the key, by whoever comes first; everybody
 registers with the key that won, and registering a key twice gives the same account (RFC 8555 §7.3.1).
+Whatever is kept of it in a process is used only while the record is the same.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import datetime
-from hashlib import sha256
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Protocol
 
+from certfleet.acme_ca.account_records import AccountRecords, account_id
+from certfleet.acme_ca.account_requests import find_account
 from certfleet.acme_ca.eab import Binding, missing
 from certfleet.acme_ca.keys import AccountKey, key_pem, load_account_key, make_account_key
 from certfleet.acme_ca.protocol import Signer, new_account
 from certfleet.acme_ca.transport import Transport
-from certfleet.errors import AcmeProblem, RateLimited, SlowedDown
+from certfleet.errors import AcmeProblem, OwnerError, RateLimited, SlowedDown
 from certfleet.models import CA, Account, ExternalAccount, dump, load
 from certfleet.store import Store
+
+__all__ = ["Accounts", "Registrations", "Vault", "account_id"]
 
 
 class Vault(Protocol):
@@ -61,52 +65,85 @@ class Unlimited:
 OTHERS = (0.1, 2.0)  # seconds: between two looks whether somebody else registers the account just now, and in all
 
 
-def account_id(ca: CA, email: str) -> str:
-    """The name of the record, the same in every process."""
-    return sha256(f"{ca.directory}\n{email}".encode()).hexdigest()[:16]
-
-
 class Accounts:
     """The accounts of this process, kept once they are known."""
 
     def __init__(self, store: Store, vault: Vault, registrations: Registrations | None = None) -> None:
         """Records go to `store`, keys through `vault`; `registrations` is asked before each newAccount."""
         self._store = store
+        self.records = AccountRecords(store)
         self._vault = vault
         self._registrations = registrations or Unlimited()
-        self._known: dict[str, tuple[Account, Signer]] = {}
+        self._known: dict[str, tuple[str, Account, Signer]] = {}
         self._asking: dict[str, asyncio.Task[tuple[Account, Signer]]] = {}
 
-    async def account_for(self, transport: Transport, email: str) -> tuple[Account, Signer]:
-        """The account, registered when it was not.
+    async def account_for(self, transport: Transport, email: str, *, agree_tos: bool = False) -> tuple[Account, Signer]:
+        """The account, registered when it was not; that takes the operator's word (`agree_tos`) on a CA's terms.
 
-        Raises CAError when the CA will not, RateLimited, OwnerError for want of an external account, VaultError.
+        Raises OwnerError when the word or an external account is missing or the account was ended, CAError when the
+        CA will not, RateLimited, VaultError.
         """
         name = account_id(transport.ca, email)
-        if name in self._known:
-            return self._known[name]
+        text = await self.records.text(name)
+        if name in self._known and self._known[name][0] == text:
+            return self._known[name][1:]
         if name not in self._asking:  # whoever wants it meanwhile shares what comes of it, also a failure
-            self._asking[name] = asyncio.create_task(self._registered(name, transport, email))
+            asking = self._registered(name, transport, email, agree_tos=agree_tos)
+            self._asking[name] = asyncio.create_task(asking)
             self._asking[name].add_done_callback(lambda done: self._asked(name, done))
         return await asyncio.shield(self._asking[name])
 
     def _asked(self, name: str, done: asyncio.Task[tuple[Account, Signer]]) -> None:
         del self._asking[name]
         if not done.cancelled() and done.exception() is None:
-            self._known[name] = done.result()
+            account, signer = done.result()
+            self._known[name] = dump(account), account, signer
 
     async def forget(self, account: Account) -> None:
         """Drop the account's URL after the CA said `accountDoesNotExist`; the next use registers its key again."""
         self._known.pop(account.id, None)
         await self._change_url(account.id, account.url, None)
 
-    async def _registered(self, name: str, transport: Transport, email: str) -> tuple[Account, Signer]:
+    async def changed(self, transport: Transport, account: Account) -> bool:
+        """After the CA refused a request: whether the account has another key by now, so that it is worth another try.
+
+        A change of its key that was cut short is brought to its end here: the CA is asked which one it has.
+        """
+        now = await self.records.get(account.id)
+        if now is None or now.sealed_key != account.sealed_key:
+            return True
+        if now.sealed_next is None:
+            return False
+        following = load_account_key(self._vault.open(now.sealed_next))
+        if await find_account(transport, following) != now.url:
+            return False
+        await self.promote(now)
+        return True
+
+    async def promote(self, account: Account) -> Account | None:
+        """The CA has the account's next key: it is its key from now on."""
+        pem = self._vault.open(account.sealed_next or "")
+
+        def change(now: Account | None) -> Account | None:
+            if now is None or now.sealed_next is None or self._vault.open(now.sealed_next) != pem:
+                return None  # somebody else has done it
+            return replace(now, sealed_key=now.sealed_next, sealed_next=None)
+
+        return await self.records.change(account.id, change)
+
+    async def _registered(
+        self, name: str, transport: Transport, email: str, *, agree_tos: bool
+    ) -> tuple[Account, Signer]:
         account = await self._record(name, transport.ca, email)
+        if account.moved:
+            return await self.account_for(transport, account.moved, agree_tos=agree_tos)
+        require_active(account)
         key = load_account_key(self._vault.open(account.sealed_key))
         url = account.url
         if url is None:
+            await _require_terms(transport, email, agree_tos=agree_tos)
             try:
-                url = await self._register(transport, key, email)
+                url = await self._register(transport, key, email, agree_tos=agree_tos)
             except RateLimited:
                 url = await self._registered_by_others(name)
                 if url is None:
@@ -114,7 +151,7 @@ class Accounts:
             await self._change_url(name, None, url)
         return replace(account, url=url), Signer(key, url)
 
-    async def _register(self, transport: Transport, key: AccountKey, email: str) -> str:
+    async def _register(self, transport: Transport, key: AccountKey, email: str, *, agree_tos: bool) -> str:
         ca = transport.ca
         directory = await transport.directory()  # a CA that cannot be reached costs no token
         binding = await self._binding(ca, email)
@@ -122,7 +159,7 @@ class Accounts:
             raise missing(ca, email)
         await self._registrations.spend(ca)
         try:
-            registered = await new_account(transport, key, email, agree_tos=True, binding=binding)
+            registered = await new_account(transport, key, email, agree_tos=agree_tos, binding=binding)
         except (AcmeProblem, SlowedDown) as error:
             # After any other error nobody knows whether the CA has made an account and counted it: it counts here.
             await self._registrations.give_back(ca)
@@ -147,29 +184,41 @@ class Accounts:
         pause, patience = OTHERS
         for _ in range(round(patience / pause)):
             await asyncio.sleep(pause)
-            text = await self._store.redis.get(self._store.key("account", name))
-            if text is not None and (url := load(Account, text).url) is not None:
-                return url
+            account = await self.records.get(name)
+            if account is not None and account.url is not None:
+                return account.url
         return None
 
     async def _record(self, name: str, ca: CA, email: str) -> Account:
-        key = self._store.key("account", name)
-        text = await self._store.redis.get(key)
-        if text is None:
-            sealed = self._vault.seal(key_pem(make_account_key().private))
-            ours = dump(Account(id=name, ca=ca.name, email=email, sealed_key=sealed))
-            await self._store.redis.set(key, ours, nx=True)
-            text = await self._store.redis.get(key) or ours  # whoever came first
-        return load(Account, text)
+        found = await self.records.get(name)
+        if found is not None:
+            return found
+        sealed = self._vault.seal(key_pem(make_account_key().private))
+        return await self.records.create(Account(id=name, ca=ca.name, email=email, sealed_key=sealed))
 
     async def _change_url(self, name: str, old: str | None, new: str | None) -> None:
         # Only the URL changes: a key that was sealed anew in the meantime stays as it is.
-        key = self._store.key("account", name)
+        def change(account: Account | None) -> Account | None:
+            return None if account is None or account.url != old else replace(account, url=new)
 
-        async def change(pipe: Any) -> None:
-            text = await pipe.get(key)
-            pipe.multi()
-            if text is not None and (account := load(Account, text)).url == old:
-                pipe.set(key, dump(replace(account, url=new)))
+        await self.records.change(name, change)
 
-        await self._store.redis.transaction(change, key)
+
+def require_active(account: Account) -> None:
+    """Raise OwnerError for an account that the operator has ended."""
+    if account.deactivated is not None:
+        raise OwnerError(
+            f"the account {account.email} at {account.ca} was deactivated on {account.deactivated:%Y-%m-%d}: give its "
+            "apps another `email`, or import another key for it (`certfleet account import`)"
+        )
+
+
+async def _require_terms(transport: Transport, email: str, *, agree_tos: bool) -> None:
+    """Raise OwnerError when the CA has terms of service that nobody has agreed to (RFC 8555 §7.3.1)."""
+    terms = (await transport.directory()).meta.terms_of_service
+    if terms and not agree_tos:
+        shown = "".join(c for c in terms[:500] if c.isprintable())
+        raise OwnerError(
+            f"a new account ({email}) at {transport.ca.name} needs your word on the CA's terms of service, {shown} : "
+            "read them, then `certfleet set agree-tos=on`, or `--agree-tos` with `certfleet enable` for one app"
+        )

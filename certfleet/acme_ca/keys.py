@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from josepy.json_util import encode_b64jose
-from josepy.jwk import JWKEC
+from josepy.jwk import JWKEC, JWKRSA
 
 from certfleet.errors import VaultError
 from certfleet.identifiers import address_of
@@ -27,9 +27,9 @@ _RSA_BITS = {KeyType.RSA2048: 2048, KeyType.RSA3072: 3072, KeyType.RSA4096: 4096
 
 @dataclass(frozen=True, slots=True)
 class AccountKey:
-    """A P-256 account key with what every request needs of it worked out once."""
+    """A key that signs requests, with what every request needs of it worked out once. Those made here are P-256."""
 
-    private: ec.EllipticCurvePrivateKey
+    private: CertificateKey
     jwk: str
     """The public key as JSON (RFC 7517)."""
     thumbprint: str
@@ -39,23 +39,28 @@ class AccountKey:
         return f"<AccountKey {self.thumbprint[:8]}>"
 
 
-def _account_key(private: ec.EllipticCurvePrivateKey) -> AccountKey:
-    public = JWKEC(key=private).public_key()
+def signing_key(private: CertificateKey) -> AccountKey:
+    """The key as requests need it."""
+    public = (JWKRSA if isinstance(private, rsa.RSAPrivateKey) else JWKEC)(key=private).public_key()
     thumbprint = encode_b64jose(public.thumbprint(hash_function=hashes.SHA256))
     return AccountKey(private, json.dumps(public.to_json(), separators=(",", ":"), sort_keys=True), thumbprint)
 
 
 def make_account_key() -> AccountKey:
     """A fresh account key."""
-    return _account_key(ec.generate_private_key(ec.SECP256R1()))
+    return signing_key(ec.generate_private_key(ec.SECP256R1()))
 
 
 def load_account_key(pem: bytes) -> AccountKey:
-    """The account key of a PEM. Raises VaultError when it is not a P-256 key."""
+    """The account key of a PEM. Raises VaultError when it is none that a CA takes (RFC 7518 §3.1, RFC 8555 §6.2)."""
     private = load_key(pem)
-    if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(private.curve, ec.SECP256R1):
-        raise VaultError("an account key has to be a P-256 key, and this one is not")
-    return _account_key(private)
+    if isinstance(private, rsa.RSAPrivateKey):
+        known = private.key_size in _RSA_BITS.values()
+    else:
+        known = isinstance(private.curve, ec.SECP256R1 | ec.SECP384R1)
+    if not known:
+        raise VaultError("an account key has to be P-256, P-384, or RSA with 2048, 3072 or 4096 bits; this one is not")
+    return signing_key(private)
 
 
 async def make_key(kind: KeyType) -> CertificateKey:

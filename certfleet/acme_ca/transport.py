@@ -70,6 +70,7 @@ class Directory(_Wire):
     new_account: AcmeURL
     new_order: AcmeURL
     revoke_cert: AcmeURL | None = None
+    key_change: AcmeURL | None = None
     renewal_info: AcmeURL | None = None
     meta: Meta = Meta()
 

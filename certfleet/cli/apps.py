@@ -45,6 +45,10 @@ def add(
     profile: Annotated[
         str | None, typer.Option("--profile", metavar="NAME", help="The CA's profile, such as shortlived (`profiles`).")
     ] = None,
+    agree_tos: Annotated[
+        bool,
+        typer.Option("--agree-tos", help="You agree to the CA's terms of service, so that an account may be made."),
+    ] = False,
 ) -> None:
     """Add an app; nothing is ordered yet.
 
@@ -55,6 +59,8 @@ def add(
     given = {"email": email, "ca": ca, "ca-bundle": read_bundle(ca_bundle) if ca_bundle is not None else None}
     given["profile"] = profile
     properties = {key: value for key, value in given.items() if value is not None}
+    if agree_tos:
+        properties["agree-tos"] = "on"
     added = ask(lambda client: client.add_app(name, domain or [], host or [], properties))
     typer.echo(
         f"{name}: added with {', '.join(added.shown)} on {', '.join(added.hosts)}; `certfleet enable {name}` begins"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from certfleet import __version__
-from certfleet.cli import apps, eab, hosts, limits, machine
+from certfleet.cli import account, apps, eab, hosts, limits, machine, revocation
 from certfleet.cli.forecast import forecast
 from certfleet.cli.output import left, moment, note, overview_table, print_json, print_renderable, print_table, waiting
 from certfleet.cli.session import Exit, ask, fail, guarded, raise_usage
@@ -43,12 +43,15 @@ app = typer.Typer(
 app.add_typer(apps.app, name="app")
 app.add_typer(hosts.app, name="host")
 app.add_typer(limits.app, name="limits")
+app.add_typer(account.app, name="account")
 app.add_typer(machine.vault, name="vault")
 app.add_typer(eab.app, name="eab")
 app.command()(eab.profiles)
 app.command()(machine.up)
 app.command()(machine.demo)
 app.command()(forecast)
+app.command()(revocation.revoke)
+app.command("replace")(revocation.replace)
 
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until every host serves the certificate.")]
 Urgent = Annotated[bool, typer.Option("--urgent", help="Before every other order that waits for a limit of the CA's.")]
@@ -81,6 +84,10 @@ def enable(
         bool, typer.Option("--adopt", help="Overwrite a certificate that certfleet did not install there.")
     ] = False,
     urgent: Urgent = False,
+    agree_tos: Annotated[
+        bool,
+        typer.Option("--agree-tos", help="You agree to the CA's terms of service, so that an account may be made."),
+    ] = False,
 ) -> None:
     """Take care of an app from now on.
 
@@ -89,7 +96,7 @@ def enable(
     """
     if adopt:
         ask(lambda client: client.set_property("adopt", "on", app))
-    typer.echo(ask(lambda client: client.enable(app, urgent=urgent)).sentence)
+    typer.echo(ask(lambda client: client.enable(app, urgent=urgent, agree_tos=agree_tos)).sentence)
     if wait:
         _wait([app], timeout)
 
@@ -184,9 +191,15 @@ def info(app: AppName, as_json: AsJSON = False) -> None:
     properties = {k: v for k, v in ask(lambda client: client.properties(app)).items() if k != "ca-bundle"}
     history = ask(lambda client: client.history(app))
     external = ask(lambda client: client.bound_accounts(app))
+    revocations = ask(lambda client: client.revocations(app))
     if as_json:
         print_json(
-            app=view, installations=installations, properties=properties, history=history, external_accounts=external
+            app=view,
+            installations=installations,
+            properties=properties,
+            history=history,
+            external_accounts=external,
+            revocations=revocation.shown(revocations),
         )
         return
     facts = [
@@ -203,6 +216,7 @@ def info(app: AppName, as_json: AsJSON = False) -> None:
         ("served on", f"{view.served_on} of {len(view.hosts)} hosts"),
         ("wave", view.wave or "none"),
         ("external account", " ".join(f"{one.kid}, key {one.key}" for one in external) or "none"),
+        ("to be revoked", revocation.told(revocations)),
     ]
     print_table(("", view.name), facts)
     typer.echo("")

@@ -70,6 +70,13 @@ class DemoCA:
         """PEM of the root under which this run of Pebble issues; from 1 on, of its alternate ones."""
         return await self._fetch("GET", f"{self.management}/roots/{number}")
 
+    async def status(self, serial: str) -> dict[str, Any]:
+        """What Pebble says of a certificate: `Status` (Valid, Revoked), `Reason` (RFC 5280 §5.3.1) and others."""
+        value: dict[str, Any] = json.loads(
+            await self._fetch("GET", f"{self.management}/cert-status-by-serial/{serial}")
+        )
+        return value
+
     async def point(self, name: str, addresses: Sequence[str]) -> None:
         """From now on the name has these IPv4 addresses, for the CA as for everybody who asks its DNS server."""
         timeout = aiohttp.ClientTimeout(total=10)

@@ -21,7 +21,7 @@ from http import HTTPStatus
 
 from certfleet.acme_ca import protocol
 from certfleet.acme_ca.challenges.http01 import key_authorization
-from certfleet.acme_ca.keys import key_pem, load_key, make_csr, make_key
+from certfleet.acme_ca.keys import CertificateKey, key_pem, load_key, make_csr, make_key
 from certfleet.acme_ca.pace import Pace, poll
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.acme_ca.profiles import require_offered
@@ -31,6 +31,7 @@ from certfleet.agenda import Claim
 from certfleet.errors import AcmeProblem, CAMisbehaved, OwnerError, SlowedDown, UnknownName
 from certfleet.lifecycle.admission import Admission, admission
 from certfleet.lifecycle.issued import afterwards, store
+from certfleet.lifecycle.key_reuse import has_leaked, reused_key
 from certfleet.lifecycle.publishing import hand_out, wish
 from certfleet.lifecycle.renewal import longest_back_off, renew_at
 from certfleet.lifecycle.trouble import EXPECTED, OrderInvalid, Parked, sort
@@ -59,6 +60,8 @@ class Run:
     signer: Signer
     admission: Admission
     standing: Standing
+    served: Certificate | None
+    """The app's present certificate."""
 
     async def save(self, **changes: object) -> None:
         """Persist the order with changes, under our fence. Raises LeaseLost."""
@@ -122,12 +125,12 @@ async def _drive(bench: Workbench, claim: Claim, app: App, order: Order, propert
     ca: CA = resolve_ca(order.ca, bundle=properties["ca-bundle"] or None)
     served = await bench.fleet.records.certificate(app.name)
     transport = bench.transport(ca)
-    if order.profile and order.url is None:  # before it takes a token that others wait for
-        await _offered(app, order, transport)
+    await _offered(app, order, transport)
     asked = await admission(bench, claim, order, properties, ca=ca, served=served)
     standing = await asked.enter(ordered=order.url is None)
-    account, signer = await bench.accounts.account_for(transport, order.email)
-    run = Run(bench, claim, app, order, properties, transport, signer, asked, standing)
+    agreed = properties["agree-tos"] == "on"
+    account, signer = await bench.accounts.account_for(transport, order.email, agree_tos=agreed)
+    run = Run(bench, claim, app, order, properties, transport, signer, asked, standing, served)
     try:
         acme = await _made(run)
         for _ in range(ROUNDS):
@@ -147,6 +150,8 @@ async def _drive(bench: Workbench, claim: Claim, app: App, order: Order, propert
     except AcmeProblem as problem:
         if problem.type == "accountDoesNotExist":
             await bench.accounts.forget(account)
+        elif await bench.accounts.changed(transport, account):
+            raise Waiting(utcnow()) from problem
         raise
     raise CAMisbehaved(f"the order did not come to an end in {ROUNDS} steps")
 
@@ -256,13 +261,20 @@ async def _self_check(run: Run, challenges: dict[str, Challenge]) -> None:
 
 async def _finalize(run: Run, acme: AcmeOrder) -> AcmeOrder:
     """Send the CSR; its key is kept first, so that a crash never leaves a certificate without its key."""
-    if run.order.sealed_key is None:
-        key = await make_key(run.order.key_type)
+    key = _kept_key(run)
+    if key is None:
+        key = reused_key(run.bench.vault, run.order, run.served, run.properties) or await make_key(run.order.key_type)
         await run.save(sealed_key=run.bench.vault.seal(key_pem(key)), state=OrderState.FINALIZING)
-    else:
-        key = load_key(run.bench.vault.open(run.order.sealed_key))
     csr = make_csr(key, run.order.identifiers)
     return await protocol.finalize(run.transport, run.signer, acme, csr)
+
+
+def _kept_key(run: Run) -> CertificateKey | None:
+    """The key that this order has already, unless it is one that leaked since."""
+    if run.order.sealed_key is None:
+        return None
+    key = load_key(run.bench.vault.open(run.order.sealed_key))
+    return None if has_leaked(key, run.served) else key
 
 
 async def _download(run: Run, acme: AcmeOrder) -> Issued:
@@ -270,6 +282,8 @@ async def _download(run: Run, acme: AcmeOrder) -> Issued:
         run.order = without_url(run.order)
         raise CAMisbehaved("the CA's order is valid, but not by a request of ours: a new one is made")
     key = load_key(run.bench.vault.open(run.order.sealed_key))
+    if has_leaked(key, run.served):
+        raise OrderInvalid("it was asked for with a key that has leaked since: a new order is made")
     preferred = run.properties["preferred-chain"]
     issued = await protocol.download(
         run.transport, run.signer, acme.certificate, key=key, identifiers=run.order.identifiers, preferred=preferred

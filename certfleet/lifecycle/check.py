@@ -39,7 +39,8 @@ async def check(bench: Workbench, claim: Claim) -> Next:
     )
     members: list[str] = []
     if isinstance(decision, Due):
-        members += await make_order(fleet, app, properties, decision.reason, now)
+        urgent = certificate is not None and (certificate.revoked is not None or certificate.leaked)
+        members += await make_order(fleet, app, properties, decision.reason, now, urgent=urgent)
     if certificate is not None:
         members += await _reconcile(bench, claim, app, properties, certificate)
     # An order has its own time on the agenda; the look after it is for what nobody foresaw.

@@ -11,6 +11,7 @@ from certfleet.inventory import Inventory
 from certfleet.journal import Journal
 from certfleet.lifecycle.errands import Errands
 from certfleet.lifecycle.records import Records
+from certfleet.lifecycle.revocations import Revocations
 from certfleet.limits.overrides import LimitsBook
 from certfleet.limits.rooms import Rooms
 from certfleet.settings import Settings
@@ -30,6 +31,7 @@ class Fleet:
     limits: LimitsBook
     rooms: Rooms
     errands: Errands
+    revocations: Revocations
 
     async def with_zones(self, claims: Iterable[Claim]) -> list[tuple[Claim, str | None]]:
         """Each claim with its host's zone: which queue reaches it."""
@@ -55,4 +57,5 @@ async def open_fleet(settings: Settings, patience: float = PATIENCE) -> AsyncIte
             limits=LimitsBook(store),
             rooms=Rooms(store, agenda),
             errands=Errands(store),
+            revocations=Revocations(store),
         )

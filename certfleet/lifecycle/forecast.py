@@ -112,11 +112,13 @@ class _Desk:
         now, found = await full_times(self.fleet.store, list(each.values()))
         self.levels |= {bucket: full for bucket, full in found.items() if full > now}
 
-    def wish(self, label: str, names: Sequence[str], terms: Terms) -> Wish:
-        """A first certificate that is wanted now, and renewed ever after."""
-        buckets = order_buckets(terms.limits, account=terms.account, identifiers=names)
+    def wish(self, label: str, names: Sequence[str], terms: Terms, *, same_set: bool = False) -> Wish:
+        """A first certificate (`same_set`: not the first) that is wanted now, and renewed ever after."""
+        buckets = order_buckets(terms.limits, account=terms.account, identifiers=names, same_set=same_set)
         self.renewed(label, buckets, terms)
-        if terms.first_issue is not None:
+        if same_set:
+            party, score, reserved = RENEWALS, self.now / SECOND, 0.0
+        elif terms.first_issue is not None:
             party, score, reserved = RENEWALS, self.now / SECOND + terms.first_issue.total_seconds(), 0.0
         else:
             party, score, reserved = f"t:{terms.tenant}", self.now / SECOND, terms.reserved
@@ -147,14 +149,20 @@ class _Desk:
         return self.renewal(wish.app, admitted + self.period, not_after)
 
 
-async def estimate(fleet: Fleet, asked: WhatIf, plan: Sequence[Planned] | None = None) -> Estimate:
-    """When the apps of the plan are done; without one, the orders that wait now. Raises UsageError."""
+async def estimate(
+    fleet: Fleet, asked: WhatIf, plan: Sequence[Planned] | None = None, *, replaced: Sequence[App] = ()
+) -> Estimate:
+    """When the apps of the plan are done; without one, the orders that wait now. Raises UsageError.
+
+    `replaced`, instead of a plan: apps that have a certificate, and are to get another one now.
+    """
     now, _ = await full_times(fleet.store, [])
     desk = _Desk(fleet, asked, await fleet.inventory.properties(), now)
     waiting = await _waiting(desk)
-    planned, members = await _planned(desk, plan or ())
-    await _existing(desk, without={wish.app for wish in waiting}, planned={row.app for row in plan or ()})
-    if plan is None:
+    planned, members = await (_replaced(desk, replaced) if replaced else _planned(desk, plan or ()))
+    counted = {app.name for app in replaced} | {row.app for row in plan or ()}
+    await _existing(desk, without={wish.app for wish in waiting}, planned=counted)
+    if plan is None and not replaced:
         wishes, members = waiting, [(wish.app.removeprefix("app "), [index]) for index, wish in enumerate(waiting)]
     else:
         wishes = planned
@@ -191,6 +199,15 @@ def _directory(ca: str) -> str:
         return resolve_ca(ca).directory
     except UsageError:  # a preset that there was in an earlier version
         return ca
+
+
+async def _replaced(desk: _Desk, apps: Sequence[App]) -> tuple[list[Wish], list[tuple[str, list[int]]]]:
+    """The orders that replace these apps' certificates."""
+    wishes = []
+    for number, app in enumerate(apps):
+        terms = await desk.terms(effective(app.properties, desk.everywhere), app.name)
+        wishes.append(desk.wish(f"plan {number}", app.identifiers, terms, same_set=True))
+    return wishes, [(app.name, [number]) for number, app in enumerate(apps)]
 
 
 async def _planned(desk: _Desk, plan: Sequence[Planned]) -> tuple[list[Wish], list[tuple[str, list[int]]]]:

@@ -34,6 +34,7 @@ async def store(fleet: Fleet, claim: Claim, app: App, order: Order, issued: Issu
         chain=chain_name(chain),
         sealed_key=order.sealed_key,
         profile=order.profile,
+        email=order.email,
     )
     known = [on_hosts.get(host, Installation(app.name, host)) for host in app.hosts]
     told = f"generation {certificate.generation}, {order.reason}, until {issued.not_after:%Y-%m-%d %H:%M} UTC"

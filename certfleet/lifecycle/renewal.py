@@ -91,6 +91,10 @@ def decide(  # noqa: PLR0911  one line per reason reads best
     """Whether the app needs an order now; `ca`, `key_type` and `profile` are what it is set to."""
     if certificate is None:
         return Due("first issue")
+    if certificate.revoked is not None:
+        return Due("revoked")
+    if certificate.withdrawn:
+        return Due(certificate.withdrawn)
     if set(certificate.identifiers) != set(app.identifiers):
         return Due("names changed")
     if certificate.ca != ca:

@@ -50,10 +50,13 @@ async def _reseal(store: Store, vault: Vault, key: str, model: type[Sealed]) -> 
         pipe.multi()
         record = load(model, text) if text else None
         resealed = 0
-        if record is not None and record.sealed_key is not None:
-            sealed = vault.reseal(record.sealed_key)
-            pipe.set(key, dump(replace(record, sealed_key=sealed)))
+        if record is not None and record.sealed_key:
+            changed = replace(record, sealed_key=vault.reseal(record.sealed_key))
             resealed = 1
+            if isinstance(changed, Account) and changed.sealed_next is not None:
+                changed = replace(changed, sealed_next=vault.reseal(changed.sealed_next))
+                resealed = 2
+            pipe.set(key, dump(changed))
 
     await store.redis.transaction(change, key)
     return resealed

@@ -48,7 +48,7 @@ async def test_fifty_workers_make_one_account(store: Store, tmp_path: Path) -> N
         Transport(resolve_ca(ca.directory, bundle=ca.bundle)) as transport,
     ):
         workers = [Accounts(store, vault) for _ in range(50)]
-        found = await asyncio.gather(*(worker.account_for(transport, EMAIL) for worker in workers))
+        found = await asyncio.gather(*(worker.account_for(transport, EMAIL, agree_tos=True) for worker in workers))
         assert len({signer.kid for _, signer in found}) == 1
         assert len({signer.key.thumbprint for _, signer in found}) == 1
         assert await store.redis.keys("certfleet:account:*") == [f"certfleet:account:{found[0][0].id}"]
@@ -66,12 +66,12 @@ async def test_a_known_account_costs_no_request(store: Store, tmp_path: Path) ->
         Transport(resolve_ca(ca.directory, bundle=ca.bundle)) as transport,
     ):
         first = Accounts(store, vault)
-        _, signer = await first.account_for(transport, EMAIL)
+        _, signer = await first.account_for(transport, EMAIL, agree_tos=True)
         await ca.reset()
-        assert (await first.account_for(transport, EMAIL))[1] is signer
-        assert (await Accounts(store, vault).account_for(transport, EMAIL))[1].kid == signer.kid
+        assert (await first.account_for(transport, EMAIL, agree_tos=True))[1] is signer
+        assert (await Accounts(store, vault).account_for(transport, EMAIL, agree_tos=True))[1].kid == signer.kid
         assert not any((await ca.counts()).values())
-        _, other = await first.account_for(transport, "dev@example.com")
+        _, other = await first.account_for(transport, "dev@example.com", agree_tos=True)
         assert other.kid != signer.kid
 
 
@@ -83,14 +83,14 @@ async def test_an_account_that_the_ca_lost_is_registered_again(store: Store, tmp
         pebble(tmp_path, http_port=port) as ca,
         Transport(resolve_ca(ca.directory, bundle=ca.bundle)) as transport,
     ):
-        account, signer = await accounts.account_for(transport, EMAIL)
+        account, signer = await accounts.account_for(transport, EMAIL, agree_tos=True)
         lost = Signer(signer.key, signer.kid + "0")
         with pytest.raises(AcmeProblem) as caught:
             await new_order(transport, lost, ["a.example.com"])
         assert caught.value.type == "accountDoesNotExist"
         await accounts.forget(account)
         assert (await record(store, account.id)).url is None
-        again, signer_again = await accounts.account_for(transport, EMAIL)
+        again, signer_again = await accounts.account_for(transport, EMAIL, agree_tos=True)
         assert again.sealed_key == account.sealed_key
         assert signer_again.key.thumbprint == signer.key.thumbprint
         await new_order(transport, signer_again, ["a.example.com"])
@@ -104,7 +104,7 @@ async def test_a_second_forget_does_not_undo_the_new_registration(store: Store, 
         Transport(resolve_ca(ca.directory, bundle=ca.bundle)) as transport,
     ):
         accounts = Accounts(store, vault)
-        account, signer = await accounts.account_for(transport, EMAIL)
+        account, signer = await accounts.account_for(transport, EMAIL, agree_tos=True)
         stale = Account(account.id, account.ca, account.email, account.sealed_key, "https://127.0.0.1/old")
         await accounts.forget(stale)
         assert (await record(store, account.id)).url == signer.kid
@@ -117,7 +117,7 @@ async def test_the_key_is_there_before_the_ca_hears_of_it_and_sealed(store: Stor
     async with Transport(ca) as transport:
         for _ in range(2):
             with pytest.raises(CAUnreachable):
-                await Accounts(store, vault).account_for(transport, EMAIL)
+                await Accounts(store, vault).account_for(transport, EMAIL, agree_tos=True)
     account = await record(store, account_id(ca, EMAIL))
     assert account.url is None
     assert b"PRIVATE KEY" in vault.open(account.sealed_key)

@@ -112,7 +112,7 @@ def test_what_is_no_key_is_refused_without_being_shown(pem: bytes) -> None:
     assert caught.value.__cause__ is None
 
 
-async def test_an_account_key_is_p256() -> None:
+def test_an_account_key_is_one_that_cas_take() -> None:
     """Another kind of key is not taken for an account's."""
     with pytest.raises(VaultError, match="P-256"):
-        load_account_key(key_pem(await make_key(KeyType.P384)))
+        load_account_key(key_pem(ec.generate_private_key(ec.SECP521R1())))

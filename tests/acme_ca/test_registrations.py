@@ -71,10 +71,10 @@ async def test_a_new_account_costs_a_token_and_one_that_was_there_costs_none(sto
     """201 is new, 200 is old (RFC 8555 §7.3.1); a known one is not even asked for."""
     async with limited(store, tmp_path, made(), made(200)) as (_, transport):
         here = accounts(store)
-        await here.account_for(transport, "a@example.com")
+        await here.account_for(transport, "a@example.com", agree_tos=True)
         assert await left(store, transport.ca) == [2, 2]
-        await here.account_for(transport, "a@example.com")
-        await here.account_for(transport, "b@example.com")
+        await here.account_for(transport, "a@example.com", agree_tos=True)
+        await here.account_for(transport, "b@example.com", agree_tos=True)
         assert await left(store, transport.ca) == [2, 2]
 
 
@@ -83,7 +83,7 @@ async def test_what_the_ca_refuses_costs_nothing(store: Store, tmp_path: Path, a
     """The CA gives its token back as well."""
     async with limited(store, tmp_path, answer) as (_, transport):
         with pytest.raises(AcmeProblem):
-            await accounts(store).account_for(transport, "a@example.com")
+            await accounts(store).account_for(transport, "a@example.com", agree_tos=True)
         assert await left(store, transport.ca) == [3, 3]
 
 
@@ -94,7 +94,7 @@ async def test_what_nobody_knows_the_end_of_counts(
     """The account may have been made: our bucket never holds more than the CA's."""
     async with limited(store, tmp_path, answer) as (_, transport):
         with pytest.raises(error):
-            await accounts(store).account_for(transport, "a@example.com")
+            await accounts(store).account_for(transport, "a@example.com", agree_tos=True)
         assert await left(store, transport.ca) == [2, 2]
 
 
@@ -106,7 +106,7 @@ async def test_a_ca_that_is_down_costs_nothing(store: Store) -> None:
     async with Transport(ca) as transport:
         for _ in range(5):
             with pytest.raises(CAUnreachable):
-                await here.account_for(transport, "a@example.com")
+                await here.account_for(transport, "a@example.com", agree_tos=True)
     assert await left(store, ca) == [3, 3]
 
 
@@ -116,12 +116,12 @@ async def test_a_429_is_believed_by_every_process_of_the_address(store: Store, t
     answer.headers["Retry-After"] = "600"
     async with limited(store, tmp_path, answer, made()) as (script, transport):
         with pytest.raises(AcmeProblem):
-            await accounts(store).account_for(transport, "a@example.com")
+            await accounts(store).account_for(transport, "a@example.com", agree_tos=True)
         with pytest.raises(RateLimited, match="from the IP address 2001:db8:1::1 at https://127") as caught:
-            await accounts(store).account_for(transport, "b@example.com")
+            await accounts(store).account_for(transport, "b@example.com", agree_tos=True)
         assert caught.value.retry_at is not None
         assert timedelta(seconds=590) < caught.value.retry_at - utcnow() <= timedelta(seconds=600)
-        await accounts(store, "2001:db8:1::2").account_for(transport, "c@example.com")
+        await accounts(store, "2001:db8:1::2").account_for(transport, "c@example.com", agree_tos=True)
         assert script.asked.count("POST /account") == 2
 
 
@@ -129,9 +129,9 @@ async def test_without_a_token_nothing_is_sent(store: Store, tmp_path: Path) -> 
     """One error with the time for all who want the account, and a sentence for people."""
     async with limited(store, tmp_path, made(), rate="1/3h") as (script, transport):
         here = accounts(store, None)
-        await here.account_for(transport, "a@example.com")
+        await here.account_for(transport, "a@example.com", agree_tos=True)
         assert await left(store, transport.ca, None) == [0]
-        wanted = [here.account_for(transport, "b@example.com") for _ in range(20)]
+        wanted = [here.account_for(transport, "b@example.com", agree_tos=True) for _ in range(20)]
         start = asyncio.get_running_loop().time()
         errors = await asyncio.gather(*wanted, return_exceptions=True)
         assert asyncio.get_running_loop().time() - start < 4, "they share the wait"
@@ -149,7 +149,8 @@ async def test_more_processes_than_tokens_make_one_account(store: Store, tmp_pat
     ):
         await tell(store, transport.ca, "3/3h")
         workers = [Accounts(store, vault, Registrations(Buckets(store), LimitsBook(store), ADDRESS)) for _ in range(30)]
-        found = await asyncio.gather(*(worker.account_for(transport, "ops@example.com") for worker in workers))
+        asked = (worker.account_for(transport, "ops@example.com", agree_tos=True) for worker in workers)
+        found = await asyncio.gather(*asked)
         assert len({signer.kid for _, signer in found}) == 1
         assert await left(store, transport.ca) == [2, 2]
 
@@ -158,8 +159,8 @@ async def test_a_caller_that_gives_up_does_not_take_the_account_from_the_others(
     """One registration serves all who want it, whoever asked first."""
     async with limited(store, tmp_path, made()) as (script, transport):
         here = accounts(store)
-        first = asyncio.create_task(here.account_for(transport, "a@example.com"))
-        second = asyncio.create_task(here.account_for(transport, "a@example.com"))
+        first = asyncio.create_task(here.account_for(transport, "a@example.com", agree_tos=True))
+        second = asyncio.create_task(here.account_for(transport, "a@example.com", agree_tos=True))
         await asyncio.sleep(0)
         first.cancel()
         _, signer = await second

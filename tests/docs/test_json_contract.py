@@ -12,15 +12,20 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
+from certfleet.acme_ca.revoking import Reason
+from certfleet.cli.revocation import RevocationView
 from certfleet.demo.story import Summary
 from certfleet.install.answer import Point
 from certfleet.journal import Entry
+from certfleet.lifecycle.accounts import AccountView
 from certfleet.lifecycle.estimate import AppForecast, BucketForecast, LimitForecast
 from certfleet.lifecycle.estimate import Summary as ForecastSummary
 from certfleet.lifecycle.external import Bound, Profile
 from certfleet.lifecycle.limiting import Publication, Rule
+from certfleet.lifecycle.replacing import Progress
+from certfleet.lifecycle.revocations import Revocation
 from certfleet.limits.view import BucketInUse
-from certfleet.models import App, Host, Installation
+from certfleet.models import Account, App, Host, Installation, dump, utcnow
 from certfleet.overview import Overview, State
 from certfleet.properties import PROPERTIES
 from tests.cli.conftest import Door, bundle, door, fleet
@@ -30,6 +35,9 @@ __all__ = ["bundle", "door", "fleet"]  # fixtures
 
 CONTRACT = page("docs/json.md")
 OBJECTS = {
+    "revocation": RevocationView,
+    "account": AccountView,
+    "replacement": Progress,
     "overview": Overview,
     "installation": Installation,
     "entry": Entry,
@@ -103,6 +111,11 @@ def test_answers_are_as_documented(fleet: Door, command: str, tmp_path: Path) ->
     key = tmp_path / "mac.key"
     key.write_text("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY")
     fleet.done("eab", "set", "--email", "ops@example.com", "--kid", "kid-1", "--key-file", str(key))
+    account = Account("1", "letsencrypt", "ops@example.com", "sealed", "https://ca.example/1")
+    fleet.redis.set("certfleet:account:1", dump(account))
+    now = utcnow()
+    ours = Revocation("blog", "1f", "", "letsencrypt", "", "ops@example.com", Reason.SUPERSEDED, now, now)
+    fleet.redis.hset("certfleet:revocations:blog", "1f", dump(ours))
     plan = tmp_path / "plan.csv"
     plan.write_text("app,domains,email\n" + "".join(f"a{n},a{n}.example.org,a@example.org\n" for n in range(60)))
     words = command.replace("APP", "blog").replace("HOST", "web1").replace("FILE", str(plan)).split()[1:]

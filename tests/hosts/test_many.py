@@ -136,7 +136,8 @@ async def world(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
             receive(machine, public_key)
             known[machine.name] = ssh_host(machine)
             await client.add_host(known[machine.name])
-        everywhere = {"ca": ca.directory, "ca-bundle": ca.bundle, "email": "ops@example.com", "listen": "host"}
+        everywhere = {"ca": ca.directory, "ca-bundle": ca.bundle, "email": "ops@example.com", "agree-tos": "on"}
+        everywhere |= {"listen": "host"}
         ports = {"http-port": str(fleet.http_port), "port": str(fleet[0].tls_port)}
         await client.set_properties(everywhere | ports)
         yield World(ca, client, fleet, known, settings)

@@ -104,6 +104,7 @@ async def two_hosts(directory: Path, via: str, **more: Host) -> AsyncIterator[Tw
                 "ca": ca.directory,
                 "ca-bundle": ca.bundle,
                 "email": "ops@example.com",
+                "agree-tos": "on",
                 "http-port": str(http_port),
                 "port": str(tls_port),
                 "listen": "host",

@@ -1,0 +1,164 @@
+"""ACME accounts as an operator deals with them: shown, rolled over, moved to another address, ended, imported.
+
+These ask the CA from the process of whoever wants it, so that the answer is there at once; it needs the vault's key.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from certfleet.acme_ca.account_changes import AccountChanges
+from certfleet.acme_ca.account_records import AccountRecords
+from certfleet.acme_ca.accounts import Accounts
+from certfleet.acme_ca.keys import AccountKey
+from certfleet.acme_ca.presets import resolve_ca
+from certfleet.acme_ca.transport import Transport
+from certfleet.errors import UsageError
+from certfleet.lifecycle.fleet import Fleet
+from certfleet.lifecycle.ordering import change_order
+from certfleet.limits.buckets import Buckets
+from certfleet.limits.presets import Told
+from certfleet.limits.requests import SharedTurnstile
+from certfleet.models import CA, Account, App, Order
+from certfleet.properties import effective, is_preset
+from certfleet.vault import Vault, ensure_key
+
+
+@dataclass(frozen=True, slots=True)
+class AccountView:
+    """One account as `account ls` shows it."""
+
+    ca: str
+    email: str
+    url: str | None
+    """None: it is not registered yet."""
+    deactivated: datetime | None
+    rolling: bool
+    """A change of its key was cut short: which one the CA has is found with its next use."""
+    apps: int
+    """How many apps are set to it."""
+
+
+async def accounts(fleet: Fleet) -> list[AccountView]:
+    """Every account, by CA and address."""
+    used: Counter[tuple[str, str]] = Counter()
+    everywhere = await fleet.inventory.properties()
+    async for app in fleet.inventory.apps():
+        properties = effective(app.properties, everywhere)
+        used[resolve_ca(properties["ca"]).name, properties["email"]] += 1
+    found = [account async for account in AccountRecords(fleet.store).all() if not account.moved]
+    return [
+        AccountView(
+            ca=account.ca,
+            email=account.email,
+            url=account.url,
+            deactivated=account.deactivated,
+            rolling=account.sealed_next is not None,
+            apps=used[account.ca, account.email],
+        )
+        for account in sorted(found, key=lambda one: (one.ca, one.email))
+    ]
+
+
+async def roll_over(fleet: Fleet, email: str, ca: str | None) -> Account:
+    """Give an account a new key. Raises UsageError, OwnerError, CAError, ConfigurationError."""
+    async with _changes(fleet, await _ca_of(fleet, email, ca)) as changes:
+        account = await changes.roll_over(email)
+    await fleet.journal.write("", "account key changed", f"{account.email} at {account.ca}")
+    return account
+
+
+async def deactivate(fleet: Fleet, email: str, ca: str | None) -> Account:
+    """End an account for ever. Raises UsageError, CAError, ConfigurationError."""
+    async with _changes(fleet, await _ca_of(fleet, email, ca)) as changes:
+        account = await changes.deactivate(email)
+    await fleet.journal.write("", "account deactivated", f"{account.email} at {account.ca}")
+    return account
+
+
+async def take_over(fleet: Fleet, email: str, ca: str | None, key: AccountKey) -> tuple[Account, bool]:
+    """Use an account that another client made, and whether it is new here. Raises as `roll_over`."""
+    at = await _resolved(fleet, ca or effective({}, await fleet.inventory.properties())["ca"])
+    async with _changes(fleet, at) as changes:
+        account, new = await changes.take_over(email, key)
+    if new:
+        await fleet.journal.write("", "account imported", f"{account.email} at {account.ca}")
+    return account, new
+
+
+async def change_email(fleet: Fleet, old: str, new: str) -> list[Account]:
+    """Give the accounts with this address another one, at every CA; orders under way go on. Raises as `roll_over`.
+
+    The properties that name it are the caller's. Asked for again after a crash, it goes on where it was.
+    """
+    found = [one async for one in AccountRecords(fleet.store).all() if one.email == old and one.moved in ("", new)]
+    if not any(one.url or one.moved for one in found):
+        raise UsageError("account", old, "is none: `certfleet account ls` shows every account")
+    moved: list[Account] = []
+    for account in found:
+        async with _changes(fleet, await _resolved(fleet, account.ca)) as changes:
+            moved.append(await changes.change_email(old, new))
+        await _move_limits(fleet, account.id, moved[-1])
+        await fleet.journal.write("", "account address changed", f"{old} is {new} at {account.ca}")
+    return moved
+
+
+async def move_orders(fleet: Fleet, apps: list[App], old: str, new: str) -> None:
+    """Let the live orders of these apps go on under the new address: the account is the same."""
+
+    def change(order: Order) -> Order:
+        return replace(order, email=new) if order.email == old else order
+
+    for name, order in (await fleet.records.orders([app.name for app in apps])).items():
+        if order.email == old:
+            await change_order(fleet, name, change)
+
+
+async def _move_limits(fleet: Fleet, before: str, account: Account) -> None:
+    """What was set for the account holds on under its new name."""
+    old = [told for told in await fleet.limits.all() if getattr(told, "account", None) == before]
+    new: list[Told] = [told.model_copy(update={"account": account.id, "email": account.email}) for told in old]
+    if old:
+        await fleet.limits.change(new, [told.name for told in old])
+
+
+async def _ca_of(fleet: Fleet, email: str, ca: str | None) -> CA:
+    """The CA that is named, or the only one where there is such an account. Raises UsageError."""
+    if ca is not None:
+        return await _resolved(fleet, ca)
+    found = [one.ca async for one in AccountRecords(fleet.store).all() if one.email == email and not one.moved]
+    if not found:
+        raise UsageError("account", email, "is none: `certfleet account ls` shows every account")
+    if len(found) > 1:
+        raise UsageError("ca", None, f"{email} has accounts at {', '.join(sorted(found))}: name one with --ca")
+    return await _resolved(fleet, found[0])
+
+
+async def _resolved(fleet: Fleet, ca: str) -> CA:
+    """A CA with the roots that the fleet trusts it by: those for all apps, or of an app that is set to it."""
+    everywhere = await fleet.inventory.properties()
+    at = resolve_ca(ca)
+    if is_preset(ca):
+        return at
+    if bundle := effective({"ca": ca}, everywhere)["ca-bundle"]:
+        return resolve_ca(ca, bundle=bundle)
+    async for app in fleet.inventory.apps():
+        properties = effective(app.properties, everywhere)
+        if properties["ca-bundle"] and resolve_ca(properties["ca"]).directory == at.directory:
+            return resolve_ca(ca, bundle=properties["ca-bundle"])
+    return at
+
+
+@asynccontextmanager
+async def _changes(fleet: Fleet, ca: CA) -> AsyncIterator[AccountChanges]:
+    """A connection to the CA that keeps to its limits as every worker does. Raises ConfigurationError."""
+    settings = fleet.settings
+    ensure_key(settings)
+    vault = Vault(settings)
+    turnstile = SharedTurnstile(Buckets(fleet.store), fleet.limits, ca, settings.egress_address)
+    async with Transport(ca, nameservers=settings.nameservers, turnstile=turnstile) as transport:
+        yield AccountChanges(Accounts(fleet.store, vault), vault, transport)
