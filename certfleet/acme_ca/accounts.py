@@ -65,6 +65,12 @@ def account_id(ca: CA, email: str) -> str:
     return sha256(f"{ca.directory}\n{email}".encode()).hexdigest()[:16]
 
 
+async def known_account(store: Store, ca: CA, email: str) -> Account | None:
+    """The account's record as it is, nothing registered; None: nobody has wanted it yet."""
+    text = await store.redis.get(store.key("account", account_id(ca, email)))
+    return load(Account, text) if text is not None else None
+
+
 class Accounts:
     """The accounts of this process, kept once they are known."""
 

@@ -11,11 +11,12 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from certfleet.errors import UsageError
+from certfleet.identifiers import MAXIMUM_NAMES
 from certfleet.models import CA
 
 
 class Preset(BaseModel):
-    """What presets.toml says about one CA; the fields are those of models.CA."""
+    """What presets.toml says about one CA; the fields are those of models.CA, and how many names it takes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -23,6 +24,8 @@ class Preset(BaseModel):
     hosts: tuple[str, ...] = ()
     public: bool = True
     requests_in_flight: int = 32
+    names: int = 100
+    profile_names: dict[str, int] = {}
 
 
 @cache
@@ -53,6 +56,12 @@ def resolve_ca(value: str, *, bundle: str | None = None, public: bool | None = N
             )
     _check_url(value)
     return CA(name=value, directory=value, bundle=bundle, public=bundle is None if public is None else public)
+
+
+def most_names(ca: CA, profile: str = "") -> int:
+    """How many names a certificate of the CA may have, by a profile or without one; 100 where it is not known."""
+    preset = presets().get(ca.name)
+    return preset.profile_names.get(profile, preset.names) if preset else MAXIMUM_NAMES
 
 
 def _check_url(value: str) -> None:

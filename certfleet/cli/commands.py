@@ -8,6 +8,7 @@ import typer
 
 from certfleet import __version__
 from certfleet.cli import apps, hosts, limits, machine
+from certfleet.cli.doctor import doctor
 from certfleet.cli.forecast import forecast
 from certfleet.cli.output import left, moment, note, overview_table, print_json, print_renderable, print_table, waiting
 from certfleet.cli.session import Exit, ask, fail, guarded, raise_usage
@@ -47,6 +48,7 @@ app.add_typer(machine.vault, name="vault")
 app.command()(machine.up)
 app.command()(machine.demo)
 app.command()(forecast)
+app.command()(doctor)
 
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until every host serves the certificate.")]
 Urgent = Annotated[bool, typer.Option("--urgent", help="Before every other order that waits for a limit of the CA's.")]

@@ -30,15 +30,17 @@ from certfleet.agenda import Claim
 from certfleet.errors import AcmeProblem, CAMisbehaved, OwnerError, SlowedDown, UnknownName
 from certfleet.lifecycle.admission import Admission, admission
 from certfleet.lifecycle.issued import afterwards, store
+from certfleet.lifecycle.parking import is_hopeless, parked_sentence
+from certfleet.lifecycle.preflight import preflight
 from certfleet.lifecycle.publishing import hand_out, wish
 from certfleet.lifecycle.renewal import renew_at
-from certfleet.lifecycle.trouble import EXPECTED, OrderInvalid, Parked, sort
+from certfleet.lifecycle.trouble import EXPECTED, OrderInvalid, Parked, is_owners, sort
 from certfleet.lifecycle.work import Next, Waiting
 from certfleet.lifecycle.workbench import Workbench
 from certfleet.limits.refusals import paused
 from certfleet.limits.rooms import Standing
 from certfleet.models import CA, App, Certificate, KeyType, Order, OrderState, utcnow
-from certfleet.properties import effective, parse_grace
+from certfleet.properties import effective, parse_grace, parse_park_after
 
 ROUNDS = 8  # states that one run may go through; a CA that jumps about more often than that is not believed
 PATIENCE = (timedelta(seconds=3), timedelta(minutes=10))  # shortest and longest wait between looks on the agenda
@@ -98,7 +100,9 @@ def as_wished(order: Order, app: App, properties: dict[str, str]) -> Order:
     if (order.identifiers, order.ca, order.email, order.key_type) == wish:
         return order
     identifiers, ca, email, key_type = wish
-    return replace(without_url(order), identifiers=identifiers, ca=ca, email=email, key_type=key_type)
+    return replace(
+        without_url(order), identifiers=identifiers, ca=ca, email=email, key_type=key_type, failing_since=None
+    )
 
 
 def without_url(order: Order) -> Order:
@@ -118,9 +122,12 @@ def without_url(order: Order) -> Order:
 async def _drive(bench: Workbench, claim: Claim, app: App, order: Order, properties: dict[str, str]) -> Certificate:
     ca: CA = resolve_ca(order.ca, bundle=properties["ca-bundle"] or None)
     served = await bench.fleet.records.certificate(app.name)
+    transport = bench.transport(ca)
+    if order.url is None and properties["preflight"] == "on":  # before it takes a token, or a place in a line
+        flight = preflight(bench.fleet.store, bench.lookup, transport, ca=ca, email=order.email, properties=properties)
+        await flight.check(order.identifiers)
     asked = await admission(bench, claim, order, properties, ca=ca, served=served)
     standing = await asked.enter(ordered=order.url is None)
-    transport = bench.transport(ca)
     account, signer = await bench.accounts.account_for(transport, order.email)
     run = Run(bench, claim, app, order, properties, transport, signer, asked, standing)
     try:
@@ -294,9 +301,12 @@ async def _troubled(bench: Workbench, claim: Claim, app: App, error: Exception) 
     if order is None:
         return Next(None, await afterwards(bench.fleet, app, utcnow()))
     if isinstance(error, Parked):
-        await _park(bench, claim, app, order, str(error))
+        told = "the CA has paused a name: `certfleet info` says what to do"
+        await _park(bench, claim, replace(order, error=str(error)), told)
         return Next(None)
     trouble = sort(error, order.attempts + 1, utcnow())
+    if is_owners(error) and await _given_up(bench, claim, app, order, trouble.sentence):
+        return Next(None)
     if trouble.new_order:
         order = without_url(order)
     if trouble.held:
@@ -307,6 +317,7 @@ async def _troubled(bench: Workbench, claim: Claim, app: App, error: Exception) 
             order,
             state=OrderState.RETRY,
             attempts=order.attempts + 1,
+            failing_since=order.failing_since or (utcnow() if is_owners(error) else None),
             retry_at=trouble.at,
             error=trouble.sentence,
             held=None,
@@ -318,9 +329,21 @@ async def _troubled(bench: Workbench, claim: Claim, app: App, error: Exception) 
     return Next(trouble.at)
 
 
-async def _park(bench: Workbench, claim: Claim, app: App, order: Order, sentence: str) -> None:
-    """Leave the order to a person; the journal does not hold the CA's link, which carries a token."""
-    parked = replace(without_url(order), state=OrderState.PARKED, retry_at=None, error=sentence, held=None)
-    entry = bench.fleet.journal.entry(app.name, "parked", "the CA has paused a name: `certfleet info` says what to do")
+async def _given_up(bench: Workbench, claim: Claim, app: App, order: Order, evidence: str) -> bool:
+    """Park the order when it has failed for as long as the app's `park-after` says; whether it was."""
+    properties = effective(app.properties, await bench.fleet.inventory.properties())
+    certificate = await bench.fleet.records.certificate(app.name)
+    if not is_hopeless(order, certificate, parse_park_after(properties["park-after"]), utcnow()):
+        return False
+    order = replace(order, attempts=order.attempts + 1)
+    sentence = parked_sentence(order, evidence)
+    await _park(bench, claim, replace(order, error=sentence), sentence)
+    return True
+
+
+async def _park(bench: Workbench, claim: Claim, order: Order, told: str) -> None:
+    """Leave the order to a person; the journal (`told`) does not hold a CA's link, which carries a token."""
+    parked = replace(without_url(order), state=OrderState.PARKED, retry_at=None, held=None)
+    entry = bench.fleet.journal.entry(order.app, "parked", told)
     await bench.fleet.records.save_order(claim, parked, entry)
-    await bench.fleet.rooms.leave(app.name)
+    await bench.fleet.rooms.leave(order.app)

@@ -72,6 +72,10 @@ class StrictCA(DemoCA):
         """Answer everything 503 with Retry-After for so long; 0 ends it."""
         await self._control("slow-down", seconds=seconds)
 
+    async def identify(self, *identities: str) -> None:
+        """From now on the directory says that the CA is called so in CAA records."""
+        await self._control("identify", identities=list(identities))
+
     async def pause(self, identifier: str) -> None:
         """Refuse every account's orders for this name until `unpause`."""
         await self._control("pause", identifier=identifier)
