@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from certfleet.acme_ca import lookup as module
-from certfleet.acme_ca.caa import relevant
+from certfleet.acme_ca.caa import CAARecord, relevant
 from certfleet.acme_ca.lookup import Lookup
 from tests.acme_ca.dns import Zone, zone
 
@@ -81,7 +81,7 @@ async def test_caa_records_come_by_way_of_aliases_and_parents(served: Zone) -> N
         'CAA 0 iodef "mailto:a@test"',
     }
     served.records["edge.far.test", "CAA"] = ['128 issue "edge.example.net"']
-    assert await relevant("cdn.test", look.caa) == ("cdn.test", (module.CAARecord(128, "issue", "edge.example.net"),))
+    assert await relevant("cdn.test", look.caa) == ("cdn.test", (CAARecord(128, "issue", "edge.example.net"),))
     where, found = await relevant("*.shop.test", look.caa)
     assert (where, len(found)) == ("test", 2)
 

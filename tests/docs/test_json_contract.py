@@ -15,6 +15,7 @@ import pytest
 from certfleet.demo.story import Summary
 from certfleet.install.answer import Point
 from certfleet.journal import Entry
+from certfleet.lifecycle.doctor import Finding
 from certfleet.lifecycle.estimate import AppForecast, BucketForecast, LimitForecast
 from certfleet.lifecycle.estimate import Summary as ForecastSummary
 from certfleet.lifecycle.limiting import Publication, Rule
@@ -35,6 +36,7 @@ OBJECTS = {
     "app": App,
     "host": Host,
     "point": Point,
+    "finding": Finding,
     "summary": Summary,
     "bucket": BucketInUse,
     "publication": Publication,
@@ -129,7 +131,8 @@ def check(name: str, value: dict[str, Any], without: set[str]) -> None:
 def test_every_json_option_is_in_the_contract() -> None:
     """A command that learns --json gets its row here."""
     source = "\n".join(path.read_text() for path in (ROOT / "certfleet" / "cli").glob("*.py"))
-    told = [*commands(), "certfleet host check HOST --json"]  # needs a host that works: tests/hosts/test_setup.py
+    # These need a host and a CA that work: tests/hosts/test_setup.py, tests/lifecycle/test_doctor.py.
+    told = [*commands(), "certfleet host check HOST --json", "certfleet doctor APP --json"]
     assert source.count("print_json(") - source.count("def print_json(") == len(told)
 
 

@@ -81,7 +81,7 @@ def test_only_what_the_owner_can_mend_counts(error: Exception, *, owners: bool) 
 
 
 def test_a_person_who_looks_begins_anew() -> None:
-    """A parked order has its tries again; one that is not parked yet goes on counting, however often it is looked at."""
+    """A parked order has its tries again; one that is not parked yet goes on counting, whoever looks."""
     parked = replace(ORDER, state=OrderState.PARKED, attempts=33, failing_since=NOW, error="gone")
     assert forgiven(parked) == ORDER
     failing = replace(parked, state=OrderState.RETRY, retry_at=NOW)
