@@ -53,6 +53,7 @@ from certfleet.settings import Settings, load_settings
 if TYPE_CHECKING:
     from certfleet.install.answer import Point
     from certfleet.install.pinning import Approve
+    from certfleet.lifecycle.doctor import Finding
 
 PATIENCE = 3.0  # seconds that a person waits for Redis: a restart takes a second or two
 LOOK = 0.05  # seconds between two looks of `wait`
@@ -652,6 +653,15 @@ class Client:
         app = await self._fleet.inventory.app(name)
         known = await self._fleet.records.installations(name)
         return [known.get(host, Installation(name, host)) for host in app.hosts]
+
+    async def doctor(self, name: str) -> list[Finding]:
+        """What is in the way of an app's certificate, point by point; nothing is ordered.
+
+        Asks from here, which needs the vault's key. Raises UnknownName, ConfigurationError.
+        """
+        from certfleet.lifecycle.doctor import diagnose  # noqa: PLC0415  late as above
+
+        return await diagnose(self._fleet, await self.app(name))
 
     async def history(self, name: str) -> list[Entry]:
         """The newest entries of an app's journal, oldest first."""

@@ -186,6 +186,8 @@ class Order:
     sealed_key: str | None = None
     """The certificate's key; there before finalize is sent, so that a crash never orphans a certificate."""
     attempts: int = 0
+    failing_since: datetime | None = None
+    """The first failure that only the owner can mend; None: there was none since somebody looked."""
     retry_at: datetime | None = None
     error: str | None = None
     held: str | None = None

@@ -149,6 +149,24 @@ def _tenant(name: str, value: str) -> str:
 
 
 LONGEST_ISSUER = 200  # characters; RFC 5280 says 64, and not every private root keeps to it
+OFF = "off"
+
+
+def _park_after(name: str, value: str) -> str:
+    parse_park_after(value, field=name)
+    return value
+
+
+def parse_park_after(value: str, field: str = "park-after") -> timedelta | None:
+    """How long an order may fail before it is left to a person; None: for ever. Raises UsageError."""
+    if value == OFF:
+        return None
+    found = re.fullmatch(r"([0-9]{1,7})([smhd])", value)
+    if not found or int(found[1]) == 0:
+        raise UsageError(field, value, f"is neither a length of time such as 30d nor {OFF}")
+    return timedelta(seconds=int(found[1]) * UNITS[found[2]])
+
+
 AFTER_RENEWALS = "after-renewals"
 
 
@@ -225,6 +243,13 @@ PROPERTIES: dict[str, Property] = {
         Property("reuse-key", "off", "keep the key when a certificate is renewed", _one_of("on", "off")),
         Property("graceperiod", "auto", "renew with this much time left; auto: a third, half under 10 days", _grace),
         Property("self-check", "on", "fetch our own challenge before the CA is asked to", _one_of("on", "off")),
+        Property(
+            "preflight",
+            "on",
+            "order nothing for a name that does not exist or whose CAA forbids it",
+            _one_of("on", "off"),
+        ),
+        Property("park-after", "30d", "leave an order to a person after failing for so long; off: never", _park_after),
         Property("http-port", "80", "where http-01 is validated; other than 80 only at private CAs", _port),
         Property("adopt", "off", "take over what stands in the app's place on a host", _one_of("on", "off")),
         Property(

@@ -153,12 +153,14 @@ async def running_rig(
     stack: bool = True,
     limits: Mapping[str, tuple[int, float, int]] | None = None,
     mirrored: bool = True,
+    nameservers: Sequence[str] = (),
     **ca_options: Any,
 ) -> AsyncIterator[Rig]:
     """Start everything; nothing of it outlives the block.
 
     `limits` (count, period in seconds, burst) hold at the CA, and the fleet knows them where they are `mirrored`.
     `ca_options` are further ones of certfleet.demo.pebble.
+    `nameservers`: whom the fleet asks instead of the CA's own DNS.
     """
     http_port, tls_port, responder, flower = (free_port() for _ in range(4))
     options: dict[str, Any] = {
@@ -178,7 +180,7 @@ async def running_rig(
             home=directory / "home",
             responder_port=responder,
             flower_port=flower,
-            nameservers=[ca.dns],
+            nameservers=list(nameservers) or [ca.dns],
             workers=workers,
         )
         if not stack:

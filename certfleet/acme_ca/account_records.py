@@ -20,6 +20,11 @@ def account_id(ca: CA, email: str) -> str:
     return sha256(f"{ca.directory}\n{email}".encode()).hexdigest()[:16]
 
 
+async def known_account(store: Store, ca: CA, email: str) -> Account | None:
+    """The account's record as it is, nothing registered; None: nobody has wanted it yet."""
+    return await AccountRecords(store).get(account_id(ca, email))
+
+
 class AccountRecords:
     """Reads are plain; a change is made to what the record is at that moment, or not at all."""
 

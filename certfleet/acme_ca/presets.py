@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from certfleet.acme_ca.profiles import Known
 from certfleet.errors import UsageError
+from certfleet.identifiers import MAXIMUM_NAMES
 from certfleet.models import CA
 
 
@@ -60,6 +61,14 @@ def resolve_ca(value: str, *, bundle: str | None = None, public: bool | None = N
             )
     _check_url(value)
     return CA(name=value, directory=value, bundle=bundle, public=bundle is None if public is None else public)
+
+
+def most_names(ca: CA, profile: str = "") -> int:
+    """How many names a certificate of the CA may have, by a profile or without one; 100 where it is not known."""
+    preset = presets().get(ca.name)
+    known = preset.profiles if preset else {}
+    found = known.get(profile) or next((one for one in known.values() if one.default), None)
+    return found.names if found else MAXIMUM_NAMES
 
 
 def _check_url(value: str) -> None:

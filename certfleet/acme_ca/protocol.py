@@ -97,6 +97,10 @@ class Issued:
     """The same of every chain that was looked at, the CA's default first."""
 
 
+class _Account(BaseModel):
+    status: Literal["valid", "deactivated", "revoked"]
+
+
 class _Identifier(BaseModel):
     type: str
     value: Annotated[str, StringConstraints(min_length=1, max_length=255, to_lower=True)]
@@ -153,6 +157,12 @@ async def new_account(
         payload["externalAccountBinding"] = bind(binding, key, url)
     answer = await transport.post(url, payload, key, kind="newAccount")
     return Registered(_location(transport, answer, "newAccount"), new=answer.status == HTTPStatus.CREATED)
+
+
+async def account_status(transport: Transport, signer: Signer) -> str:
+    """What the CA says of an account (§7.1.2): valid, deactivated or revoked. Raises AcmeProblem for one it forgot."""
+    answer = await transport.post(signer.kid, None, signer.key, kid=signer.kid, kind="account")
+    return _parse(_Account, answer, "account").status
 
 
 async def new_order(

@@ -31,10 +31,11 @@ def make_resolver(nameservers: Sequence[str]) -> AbstractResolver | None:
 
     Raises UsageError for a value that is neither.
     """
-    return DNSResolver([_nameserver(value) for value in nameservers]) if nameservers else None
+    return DNSResolver([parse_nameserver(value) for value in nameservers]) if nameservers else None
 
 
-def _nameserver(value: str) -> dns.nameserver.Nameserver:
+def parse_nameserver(value: str) -> dns.nameserver.Nameserver:
+    """A name server of `address` or `address:port`. Raises UsageError."""
     parts = _NAMESERVER.fullmatch(value)
     port = int(parts["port"] or 53) if parts else 0
     try:

@@ -61,6 +61,8 @@ class Meta(_Wire):
     terms_of_service: str | None = None
     external_account_required: bool = False
     profiles: Profiles = {}
+    caa_identities: tuple[str, ...] = ()
+    """What the CA is called in CAA records."""
 
 
 class Directory(_Wire):

@@ -8,6 +8,7 @@ import typer
 
 from certfleet import __version__
 from certfleet.cli import account, apps, eab, hosts, limits, machine, revocation
+from certfleet.cli.doctor import doctor
 from certfleet.cli.forecast import forecast
 from certfleet.cli.output import left, moment, note, overview_table, print_json, print_renderable, print_table, waiting
 from certfleet.cli.session import Exit, ask, fail, guarded, raise_usage
@@ -52,6 +53,7 @@ app.command()(machine.demo)
 app.command()(forecast)
 app.command()(revocation.revoke)
 app.command("replace")(revocation.replace)
+app.command()(doctor)
 
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until every host serves the certificate.")]
 Urgent = Annotated[bool, typer.Option("--urgent", help="Before every other order that waits for a limit of the CA's.")]

@@ -24,26 +24,26 @@ from certfleet.acme_ca.challenges.http01 import key_authorization
 from certfleet.acme_ca.keys import CertificateKey, key_pem, load_key, make_csr, make_key
 from certfleet.acme_ca.pace import Pace, poll
 from certfleet.acme_ca.presets import resolve_ca
-from certfleet.acme_ca.profiles import require_offered
 from certfleet.acme_ca.protocol import AcmeOrder, Authorization, Challenge, Issued, Signer
 from certfleet.acme_ca.transport import Transport
 from certfleet.agenda import Claim
 from certfleet.errors import AcmeProblem, CAMisbehaved, OwnerError, SlowedDown, UnknownName
 from certfleet.lifecycle.admission import Admission, admission
+from certfleet.lifecycle.ahead import look_ahead
 from certfleet.lifecycle.issued import afterwards, store
 from certfleet.lifecycle.key_reuse import has_leaked, reused_key
+from certfleet.lifecycle.parking import is_hopeless, parked_sentence
 from certfleet.lifecycle.publishing import hand_out, wish
 from certfleet.lifecycle.renewal import longest_back_off, renew_at
-from certfleet.lifecycle.trouble import EXPECTED, OrderInvalid, Parked, sort
+from certfleet.lifecycle.trouble import EXPECTED, OrderInvalid, Parked, is_owners, sort
 from certfleet.lifecycle.work import Next, Waiting
 from certfleet.lifecycle.workbench import Workbench
 from certfleet.limits.refusals import paused
 from certfleet.limits.rooms import Standing
 from certfleet.models import CA, App, Certificate, KeyType, Order, OrderState, utcnow
-from certfleet.properties import effective, parse_grace
+from certfleet.properties import effective, parse_grace, parse_park_after
 
 ROUNDS = 8  # states that one run may go through; a CA that jumps about more often than that is not believed
-FRESH = 60.0  # seconds for which a directory without the wanted profile is believed
 PATIENCE = (timedelta(seconds=3), timedelta(minutes=10))  # shortest and longest wait between looks on the agenda
 
 
@@ -104,7 +104,15 @@ def as_wished(order: Order, app: App, properties: dict[str, str]) -> Order:
     if (order.identifiers, order.ca, order.email, order.key_type, order.profile) == wish:
         return order
     identifiers, ca, email, _, _ = wish
-    return replace(without_url(order), identifiers=identifiers, ca=ca, email=email, key_type=key_type, profile=profile)
+    return replace(
+        without_url(order),
+        identifiers=identifiers,
+        ca=ca,
+        email=email,
+        key_type=key_type,
+        profile=profile,
+        failing_since=None,
+    )
 
 
 def without_url(order: Order) -> Order:
@@ -125,45 +133,41 @@ async def _drive(bench: Workbench, claim: Claim, app: App, order: Order, propert
     ca: CA = resolve_ca(order.ca, bundle=properties["ca-bundle"] or None)
     served = await bench.fleet.records.certificate(app.name)
     transport = bench.transport(ca)
-    await _offered(app, order, transport)
+    if order.url is None:  # before it takes a token, or a place in a line
+        await look_ahead(bench, transport, app, order, properties)
     asked = await admission(bench, claim, order, properties, ca=ca, served=served)
     standing = await asked.enter(ordered=order.url is None)
     agreed = properties["agree-tos"] == "on"
     account, signer = await bench.accounts.account_for(transport, order.email, agree_tos=agreed)
     run = Run(bench, claim, app, order, properties, transport, signer, asked, standing, served)
     try:
-        acme = await _made(run)
-        for _ in range(ROUNDS):
-            match acme.status:
-                case "pending":
-                    acme = await _prove(run, acme)
-                case "ready":
-                    acme = await _finalize(run, acme)
-                case "processing":
-                    acme = await _polled(run, transport.valid, lambda seen: seen.status != "processing", acme)
-                case "valid":
-                    certificate = await store(bench.fleet, claim, app, run.order, await _download(run, acme))
-                    await asked.issued()
-                    return certificate
-                case "invalid":
-                    raise await _invalid(run, acme)
+        return await _to_its_end(run)
     except AcmeProblem as problem:
         if problem.type == "accountDoesNotExist":
             await bench.accounts.forget(account)
         elif await bench.accounts.changed(transport, account):
             raise Waiting(utcnow()) from problem
         raise
+
+
+async def _to_its_end(run: Run) -> Certificate:
+    acme = await _made(run)
+    for _ in range(ROUNDS):
+        match acme.status:
+            case "pending":
+                acme = await _prove(run, acme)
+            case "ready":
+                acme = await _finalize(run, acme)
+            case "processing":
+                acme = await _polled(run, run.transport.valid, lambda seen: seen.status != "processing", acme)
+            case "valid":
+                issued = await _download(run, acme)
+                certificate = await store(run.bench.fleet, run.claim, run.app, run.order, issued)
+                await run.admission.issued()
+                return certificate
+            case "invalid":
+                raise await _invalid(run, acme)
     raise CAMisbehaved(f"the order did not come to an end in {ROUNDS} steps")
-
-
-async def _offered(app: App, order: Order, transport: Transport) -> None:
-    """Raises OwnerError, with the profiles that there are, for one that the CA does not offer."""
-    offered = (await transport.directory()).meta.profiles
-    if order.profile not in offered:  # the CA may have it since today
-        transport.doubt_directory(fresh=FRESH)
-        offered = (await transport.directory()).meta.profiles
-    where = f"--app {app.name} " if app.properties.get("profile") else ""
-    require_offered(transport.ca.name, offered, order.profile, where=where)
 
 
 async def _made(run: Run) -> AcmeOrder:
@@ -330,10 +334,13 @@ async def _troubled(bench: Workbench, claim: Claim, app: App, error: Exception) 
     if order is None:
         return Next(None, await afterwards(bench.fleet, app, utcnow()))
     if isinstance(error, Parked):
-        await _park(bench, claim, app, order, str(error))
+        told = "the CA has paused a name: `certfleet info` says what to do"
+        await _park(bench, claim, replace(order, error=str(error)), told)
         return Next(None)
     longest = longest_back_off(await bench.fleet.records.certificate(app.name))
     trouble = sort(error, order.attempts + 1, utcnow(), longest)
+    if is_owners(error) and await _given_up(bench, claim, app, order, trouble.sentence):
+        return Next(None)
     if trouble.new_order:
         order = without_url(order)
     if trouble.held:
@@ -344,6 +351,7 @@ async def _troubled(bench: Workbench, claim: Claim, app: App, error: Exception) 
             order,
             state=OrderState.RETRY,
             attempts=order.attempts + 1,
+            failing_since=order.failing_since or (utcnow() if is_owners(error) else None),
             retry_at=trouble.at,
             error=trouble.sentence,
             held=None,
@@ -355,9 +363,21 @@ async def _troubled(bench: Workbench, claim: Claim, app: App, error: Exception) 
     return Next(trouble.at)
 
 
-async def _park(bench: Workbench, claim: Claim, app: App, order: Order, sentence: str) -> None:
-    """Leave the order to a person; the journal does not hold the CA's link, which carries a token."""
-    parked = replace(without_url(order), state=OrderState.PARKED, retry_at=None, error=sentence, held=None)
-    entry = bench.fleet.journal.entry(app.name, "parked", "the CA has paused a name: `certfleet info` says what to do")
+async def _given_up(bench: Workbench, claim: Claim, app: App, order: Order, evidence: str) -> bool:
+    """Park the order when it has failed for as long as the app's `park-after` says; whether it was."""
+    properties = effective(app.properties, await bench.fleet.inventory.properties())
+    certificate = await bench.fleet.records.certificate(app.name)
+    if not is_hopeless(order, certificate, parse_park_after(properties["park-after"]), utcnow()):
+        return False
+    order = replace(order, attempts=order.attempts + 1)
+    sentence = parked_sentence(order, evidence)
+    await _park(bench, claim, replace(order, error=sentence), sentence)
+    return True
+
+
+async def _park(bench: Workbench, claim: Claim, order: Order, told: str) -> None:
+    """Leave the order to a person; the journal (`told`) does not hold a CA's link, which carries a token."""
+    parked = replace(without_url(order), state=OrderState.PARKED, retry_at=None, held=None)
+    entry = bench.fleet.journal.entry(order.app, "parked", told)
     await bench.fleet.records.save_order(claim, parked, entry)
-    await bench.fleet.rooms.leave(app.name)
+    await bench.fleet.rooms.leave(order.app)

@@ -125,7 +125,7 @@ async def _challenge(fleet: Fleet, driver: Driver, host: Host) -> Point:
         token = secrets.token_urlsafe(32)
         expected = f"{token}.{secrets.token_urlsafe(32)}"
         try:
-            async with _on_trial(fleet, driver if properties["challenge-via"] == WEBROOT else None, host, expected):
+            async with on_trial(fleet, driver if properties["challenge-via"] == WEBROOT else None, host, expected):
                 said = await _fetch(properties["address"] or host.address, int(properties["http-port"]), domain, token)
         except InstallError as error:
             return Point(name, ok=False, message=str(error))
@@ -137,18 +137,18 @@ async def _challenge(fleet: Fleet, driver: Driver, host: Host) -> Point:
 
 
 @asynccontextmanager
-async def _on_trial(fleet: Fleet, driver: Driver | None, host: Host, expected: str) -> AsyncIterator[None]:
+async def on_trial(fleet: Fleet, driver: Driver | None, host: Host | None, expected: str) -> AsyncIterator[None]:
     """A challenge that no CA asked for, where the responder finds it, or in the host's webroot by its driver."""
     token, _, _ = expected.partition(".")
     key = fleet.store.key("challenge", token)
-    if driver is not None:
+    if driver is not None and host is not None:
         await driver.publish(host, {token: expected})
     await fleet.store.redis.set(key, expected, ex=TRIAL)
     try:
         yield
     finally:
         await fleet.store.redis.delete(key)
-        if driver is not None:
+        if driver is not None and host is not None:
             await driver.withdraw(host, [token])
 
 

@@ -57,8 +57,9 @@ async def change_order(fleet: Fleet, app: str, change: Callable[[Order], Order])
 
 def forgiven(order: Order) -> Order:
     """Without its back-off and its error, and not parked any more."""
-    state = OrderState.NEW if order.state is OrderState.PARKED else order.state
-    return replace(order, state=state, retry_at=None, error=None, held=None)
+    if order.state is OrderState.PARKED:
+        order = replace(order, state=OrderState.NEW, attempts=0, failing_since=None)
+    return replace(order, retry_at=None, error=None, held=None)
 
 
 def hurried(order: Order) -> Order:

@@ -31,6 +31,22 @@ class Parked(OwnerError):
     """Only a person can make it go on: it is not tried again by itself."""
 
 
+OF_NAMES = frozenset(
+    {
+        *("caa", "connection", "dns", "incorrectResponse", "rejectedIdentifier", "tls", "unauthorized"),
+        "unsupportedIdentifier",
+    }
+)
+"""Problems that are about the names (RFC 8555 §6.7): neither the CA nor another try mends them."""
+
+
+def is_owners(error: Exception) -> bool:
+    """Whether only the owner of the names can mend it; after long enough it is left to a person."""
+    if isinstance(error, AcmeProblem):
+        return error.retry_at is None and error.type in OF_NAMES
+    return isinstance(error, OwnerError | OrderInvalid)
+
+
 EXPECTED = (CAError, OwnerError, VaultError)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from certfleet.acme_ca.accounts import Accounts
 from certfleet.acme_ca.challenges.http01 import SelfCheck
+from certfleet.acme_ca.lookup import Lookup
 from certfleet.acme_ca.transport import Transport
 from certfleet.install.drivers import Driver, Drivers
 from certfleet.install.installer import Installer
@@ -33,6 +34,7 @@ class Workbench:
     vault: Vault
     accounts: Accounts
     buckets: Buckets
+    lookup: Lookup
     turns: defaultdict[str, asyncio.Lock]
     """By account: of this process's newOrders that have to take turns, one asks at a time."""
     _drivers: Drivers
@@ -75,4 +77,5 @@ async def open_workbench(settings: Settings) -> AsyncIterator[Workbench]:
         buckets = Buckets(fleet.store)
         accounts = Accounts(fleet.store, vault, Registrations(buckets, fleet.limits, settings.egress_address))
         drivers = await closing.enter_async_context(Drivers(Installer(fleet.store, vault)))
-        yield Workbench(fleet, vault, accounts, buckets, defaultdict(asyncio.Lock), drivers, closing)
+        lookup = Lookup(settings.nameservers)
+        yield Workbench(fleet, vault, accounts, buckets, lookup, defaultdict(asyncio.Lock), drivers, closing)

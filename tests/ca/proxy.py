@@ -56,6 +56,8 @@ class StrictFront(Front):
     """The part of a wait, at most, by which it is told longer."""
     slow_until: int = 0
     """Unix nanoseconds until which everything is answered 503."""
+    identities: tuple[str, ...] = ()
+    """What the directory says that the CA is called in CAA records (RFC 8555 §7.1.1); Pebble says nothing."""
     ordered: deque[Problem] = field(default_factory=deque)
     """What the next newOrders are answered."""
     profiles: Profiles = field(default_factory=Profiles)
@@ -79,6 +81,10 @@ class StrictFront(Front):
             answer = await self.pass_on(request)
         if kind in {"directory", "order", "finalize"} and answer.status < web.HTTPBadRequest.status_code:
             answer = self.profiles.shown(kind, request.path.rpartition("/")[2], answer)
+        if kind == "directory" and self.identities:
+            document = _document(answer)
+            document.setdefault("meta", {})["caaIdentities"] = list(self.identities)
+            return web.json_response(document)
         if kind in WATCHED and answer.status < web.HTTPBadRequest.status_code:
             self._watch(kind, request.path.rpartition("/")[2], answer)
         return answer
@@ -187,6 +193,7 @@ class StrictFront(Front):
             "answer": self._order_answers,
             "slow-down": self._slow_down,
             "profiles": self.profiles.offer,
+            "identify": self._identify,
             "pause": lambda *, identifier: self.book.pause(identifier),
             "unpause": lambda *, identifier: self.book.unpause(identifier, time.time_ns()),
         }
@@ -207,6 +214,9 @@ class StrictFront(Front):
 
     def _slow_down(self, *, seconds: float) -> None:
         self.slow_until = time.time_ns() + round(seconds * SECOND)
+
+    def _identify(self, *, identities: list[str]) -> None:
+        self.identities = tuple(identities)
 
     def _report(self) -> dict[str, Any]:
         now = time.time_ns()

@@ -84,6 +84,10 @@ class StrictCA(DemoCA):
         found: list[str | None] = (await self._ask("GET", "book"))["profiles"]
         return found
 
+    async def identify(self, *identities: str) -> None:
+        """From now on the directory says that the CA is called so in CAA records."""
+        await self._control("identify", identities=list(identities))
+
     async def pause(self, identifier: str) -> None:
         """Refuse every account's orders for this name until `unpause`."""
         await self._control("pause", identifier=identifier)

@@ -18,6 +18,7 @@ from certfleet.demo.story import Summary
 from certfleet.install.answer import Point
 from certfleet.journal import Entry
 from certfleet.lifecycle.accounts import AccountView
+from certfleet.lifecycle.doctor import Finding
 from certfleet.lifecycle.estimate import AppForecast, BucketForecast, LimitForecast
 from certfleet.lifecycle.estimate import Summary as ForecastSummary
 from certfleet.lifecycle.external import Bound, Profile
@@ -44,6 +45,7 @@ OBJECTS = {
     "app": App,
     "host": Host,
     "point": Point,
+    "finding": Finding,
     "summary": Summary,
     "external_account": Bound,
     "profile": Profile,
@@ -148,8 +150,13 @@ def check(name: str, value: dict[str, Any], without: set[str]) -> None:
 def test_every_json_option_is_in_the_contract() -> None:
     """A command that learns --json gets its row here."""
     source = "\n".join(path.read_text() for path in (ROOT / "certfleet" / "cli").glob("*.py"))
-    # The first needs a host that works: tests/hosts/test_setup.py; the other a CA: tests/lifecycle/test_profiles.py.
-    told = [*commands(), "certfleet host check HOST --json", "certfleet profiles --json"]
+    # These need a host and a CA that work: tests/hosts/test_setup.py, test_profiles.py and test_doctor.py in tests/lifecycle.
+    told = [
+        *commands(),
+        "certfleet host check HOST --json",
+        "certfleet profiles --json",
+        "certfleet doctor APP --json",
+    ]
     assert source.count("print_json(") - source.count("def print_json(") == len(told)
 
 
