@@ -45,10 +45,10 @@ app.add_typer(hosts.app, name="host")
 app.add_typer(limits.app, name="limits")
 app.add_typer(machine.vault, name="vault")
 app.add_typer(eab.app, name="eab")
-app.command()(eab.profiles)
 app.command()(machine.up)
 app.command()(machine.demo)
 app.command()(forecast)
+app.command()(eab.profiles)
 
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until every host serves the certificate.")]
 Urgent = Annotated[bool, typer.Option("--urgent", help="Before every other order that waits for a limit of the CA's.")]
