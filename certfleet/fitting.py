@@ -33,6 +33,15 @@ def require_fitting(app: str, names: Sequence[tuple[str, str]], ca: str, profile
         raise UsageError("domain", len(names), wanted + _roomier(profiles, len(names)))
 
 
+def require_provable(names: Sequence[tuple[str, str]], challenge: str) -> None:
+    """Raise UsageError for an IP address that is to be proven by DNS, where it has no place (RFC 8738 §7)."""
+    for identifier, shown in names:
+        if challenge.startswith("dns-") and address_of(identifier) is not None:
+            raise UsageError(
+                "domain", shown, f"is an IP address, which {challenge} cannot prove: set challenge=http-01"
+            )
+
+
 def _roomier(profiles: Mapping[str, Known], count: int) -> str:
     others = [name for name, known in profiles.items() if known.names >= count]
     return f" ({', '.join(others)} takes more)" if others else ""

@@ -14,7 +14,7 @@ from cryptography import x509
 from certfleet.acme_ca.presets import presets, resolve_ca
 from certfleet.acme_ca.profiles import NAME as PROFILE
 from certfleet.errors import UsageError
-from certfleet.fitting import require_fitting
+from certfleet.fitting import require_fitting, require_provable
 from certfleet.identifiers import normalise, require_public
 from certfleet.install.snippet import RESPONDER
 from certfleet.lifecycle.waves import parse_waves
@@ -319,4 +319,5 @@ def require_usable(app: App, values: Mapping[str, str]) -> None:
             raise UsageError("domain", shown, "is a wildcard, which http-01 cannot prove: name each host instead")
         if ca.public:
             require_public(name, shown)
+    require_provable(names, values["challenge"])
     require_fitting(app.name, names, values["ca"], values["profile"])

@@ -79,7 +79,7 @@ def test_the_content_tells_where_the_name_does_not(tmp_path: Path) -> None:
         ("app,domains\na,a.example.com\n\na,b.example.com\n", "line 4: app: 'a' is there twice"),
         ("app,domains\nA b,a.example.com\n", "line 2: app: 'A b' is not a name: use up to 63 of a-z"),
         ("app,domains\na,under_score.example.com\n", "line 2, app a: domain: 'under_score.example.com' is not a DNS"),
-        ("app,domains\na,1.2.3.4\n", "line 2, app a: domain: '1.2.3.4' is an IP address: give a DNS name"),
+        ("app,domains\na,1.2.3.4/24\n", "line 2, app a: domain: '1.2.3.4/24' is not a DNS name"),
         ("app,domains\na,\n", "line 2, app a: domain: an app needs at least one"),
         ("app,domains,email\na,a.example.com,nobody\n", "line 2, app a: email: 'nobody' is not an e-mail address"),
         ("app,domains,ca\na,a.example.com,http://x\n", "line 2, app a: ca: 'http://x' is not a CA; write the https"),

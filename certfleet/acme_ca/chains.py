@@ -14,6 +14,7 @@ from certfleet.errors import CAMisbehaved
 from certfleet.identifiers import address_of
 
 LENGTH = 10  # certificates above the leaf at most
+SHOWN = 200  # characters of an issuer's name, which reaches terminals and the journal
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class Chain:
         """The common name of who signed the topmost certificate: mostly the root, which is not in the chain."""
         topmost = self.above[-1] if self.above else self.leaf
         found = topmost.issuer.get_attributes_for_oid(NameOID.COMMON_NAME)
-        return str(found[0].value) if found else ""
+        text = str(found[0].value)[:SHOWN] if found else ""
+        return "".join(c if c.isprintable() else " " for c in text)
 
     def pem(self) -> tuple[str, tuple[str, ...]]:
         """The leaf, and each intermediate."""

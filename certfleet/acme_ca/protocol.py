@@ -275,7 +275,7 @@ async def _alternates(
             found = await transport.post(urljoin(url, link), None, signer.key, kid=signer.kid, kind="certificate")
             chain = read_chain(found.body)
             require_linked(chain)
-        except (AcmeProblem, CAMisbehaved):
+        except (AcmeProblem, CAMisbehaved, ValueError):  # the last: a link that is no URL
             continue
         if chain.leaf == default.leaf:
             yield chain

@@ -47,13 +47,13 @@ app.add_typer(limits.app, name="limits")
 app.add_typer(account.app, name="account")
 app.add_typer(machine.vault, name="vault")
 app.add_typer(eab.app, name="eab")
-app.command()(eab.profiles)
 app.command()(machine.up)
 app.command()(machine.demo)
 app.command()(forecast)
 app.command()(revocation.revoke)
 app.command("replace")(revocation.replace)
 app.command()(doctor)
+app.command()(eab.profiles)
 
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until every host serves the certificate.")]
 Urgent = Annotated[bool, typer.Option("--urgent", help="Before every other order that waits for a limit of the CA's.")]

@@ -79,7 +79,8 @@ async def test_alternates_that_are_none_are_passed_over(tmp_path: Path) -> None:
     async def first(request: web.BaseRequest) -> web.Response:
         origin = f"https://{request.host}"
         links = [f'<{origin}/{n}>;rel="alternate"' for n in range(3)]
-        links += ['<https://elsewhere.example/x>;rel="alternate"', '</relative>;rel="alternate"']
+        links += ['<https://elsewhere.example/x>;rel="alternate"', '<https://[x>;rel="alternate"']
+        links += ['</relative>;rel="alternate"']
         answer = web.Response(text=whole)
         for link in links:
             answer.headers.add("Link", link)
