@@ -24,7 +24,8 @@ from certfleet.vault import Vault
 
 async def main(when: str, directory: str, bundle: str, email: str) -> None:
     """Change the key, and die."""
-    inner = account_changes.change_key
+    module: Any = account_changes
+    inner = module.change_key
 
     async def deadly(*args: Any) -> None:
         if when == "before":
@@ -32,7 +33,7 @@ async def main(when: str, directory: str, bundle: str, email: str) -> None:
         await inner(*args)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    account_changes.change_key = deadly
+    module.change_key = deadly
     settings = load_settings()
     vault = Vault(settings)
     async with (

@@ -70,7 +70,7 @@ async def test_without_it_nothing_is_registered(tmp_path: Path, store: Store, se
     """The sentence says what is missing and how to tell it; the CA is not even asked."""
     async with strict_about_it(tmp_path, store, settings) as (accounts, transport):
         with pytest.raises(OwnerError, match="external account binding") as caught:
-            await accounts.account_for(transport, EMAIL)
+            await accounts.account_for(transport, EMAIL, agree_tos=True)
         assert f"certfleet eab set --ca {transport.ca.directory} --email {EMAIL}" in str(caught.value)
         assert "newAccount" not in transport.requests
 
@@ -79,7 +79,7 @@ async def test_with_it_the_account_is_made_and_works(tmp_path: Path, store: Stor
     """And the MAC key stands nowhere in Redis as it was told."""
     async with strict_about_it(tmp_path, store, settings) as (accounts, transport):
         await tell(settings, transport, "kid-1", MAC)
-        _, signer = await accounts.account_for(transport, EMAIL)
+        _, signer = await accounts.account_for(transport, EMAIL, agree_tos=True)
         order = await new_order(transport, signer, ["a.example.com"])
         assert (await get_order(transport, signer, order.url)).status == "pending"
         text = await store.redis.get(store.key("eab", account_id(transport.ca, EMAIL)))
@@ -95,10 +95,10 @@ async def test_a_wrong_one_is_refused_and_can_be_put_right(
     async with strict_about_it(tmp_path, store, settings) as (accounts, transport):
         await tell(settings, transport, kid, key)
         with pytest.raises(AcmeProblem) as caught:
-            await accounts.account_for(transport, EMAIL)
+            await accounts.account_for(transport, EMAIL, agree_tos=True)
         assert key not in str(caught.value)
         await tell(settings, transport, "kid-1", MAC)
-        account, _ = await accounts.account_for(transport, EMAIL)
+        account, _ = await accounts.account_for(transport, EMAIL, agree_tos=True)
         assert account.url is not None
 
 

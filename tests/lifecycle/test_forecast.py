@@ -174,3 +174,17 @@ async def test_renewals_are_charged_as_the_fleet_charges_them(fleet: Fleet) -> N
     late = await estimate(fleet, what_if(lifetime="200d"), [Planned("a", ("a.com",))])
     needed = {row.limit for row in late.limits if row.renewals_share}
     assert needed == {"orders-per-account", "certificates-per-domain", "certificates-per-set"}, "after 120 days: as new"
+
+
+async def test_certificates_that_are_replaced_need_less(fleet: Fleet) -> None:
+    """The exact set was issued lately: Let's Encrypt lets it through at once, where a new app would wait for weeks."""
+    await fill_up(fleet, 1)
+    app = App("blog", ("blog.example.org",), ("web1",), enabled=True)
+    await fleet.inventory.add_app(app)
+    found = await estimate(fleet, WhatIf(), replaced=[app])
+    assert [row.app for row in found.apps] == ["blog"]
+    assert found.summary.done_at is not None
+    assert found.summary.done_at <= found.summary.asked_at
+    new = await estimate(fleet, WhatIf(), [Planned("wiki", ("wiki.example.org",))])
+    assert new.summary.done_at is not None
+    assert new.summary.done_at > new.summary.asked_at

@@ -70,6 +70,11 @@ def decision(
         pytest.param({"ca": "https://other.example/directory"}, "CA changed", id="another CA"),
         pytest.param({"key_type": KeyType.RSA2048}, "key type changed", id="another kind of key"),
         pytest.param({"profile": "shortlived"}, "profile changed", id="another profile"),
+        pytest.param({"found": replace(certificate(), revoked=START)}, "revoked", id="revoked"),
+        pytest.param({"found": replace(certificate(), withdrawn="replaced")}, "replaced", id="withdrawn"),
+        pytest.param(
+            {"found": replace(certificate(), withdrawn="compromised", leaked=True)}, "compromised", id="its key leaked"
+        ),
         pytest.param({"day": 57}, None, id="more than a third left"),
         pytest.param({"day": 60}, "renewal", id="a third left"),
         pytest.param({"day": 100}, "renewal", id="expired"),

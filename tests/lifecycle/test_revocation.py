@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -188,15 +189,17 @@ async def test_many_are_replaced_and_revoked_last(rig: Rig, tmp_path: Path) -> N
 async def cut_short(rig: Rig, *words: str) -> None:
     """Kill the command as soon as it has begun."""
     program = Path(sys.executable).with_name("certfleet")
-    command = subprocess.Popen([program, *words], env=rig.environment(), stdout=subprocess.DEVNULL)
+    nothing = subprocess.DEVNULL
+    command = await asyncio.create_subprocess_exec(program, *words, env=rig.environment(), stdout=nothing)
     try:
         deadline = time.monotonic() + LIMIT
         while not (await rig.client.replacement()).asked:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.005)
     finally:
-        command.kill()
-        command.wait(10)
+        if command.returncode is None:
+            command.kill()
+        await command.wait()
 
 
 async def test_an_account_that_is_ended_leaves_the_certificates_own_key(rig: Rig) -> None:
@@ -230,6 +233,20 @@ async def test_a_rollover_under_a_running_fleet(rig: Rig) -> None:
     [account] = json.loads(rig.run("account", "ls", "--json").stdout)["accounts"]
     assert (account["email"], account["apps"], account["rolling"]) == ("new@example.com", 1, False)
     assert "order failed" not in await events(rig, "blog")
+
+
+async def test_a_rollover_that_was_killed_under_a_running_fleet(rig: Rig) -> None:
+    """The CA has the new key and the record the old one: the order that is refused finds out, and goes on."""
+    await served(rig, "blog")
+    words = ("after", rig.ca.directory, str(rig.directory / "ca" / "bundle.pem"), "ops@example.com")
+    command = [sys.executable, "-m", "tests.acme_ca.killed_rollover", *words]
+    ran = await asyncio.create_subprocess_exec(*command, env=rig.environment())
+    assert await asyncio.wait_for(ran.wait(), LIMIT) == -signal.SIGKILL
+    assert "was cut short" in rig.run("account", "ls").stdout
+    await rig.client.renew(["blog"], force=True)
+    await renewed(rig, "blog")
+    assert "order failed" not in await events(rig, "blog")
+    assert "was cut short" not in rig.run("account", "ls").stdout
 
 
 async def test_terms_are_agreed_to_by_the_operator_alone(rig: Rig) -> None:

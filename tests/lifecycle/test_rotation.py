@@ -118,3 +118,19 @@ def test_without_a_key(settings: Settings, short_directory: Path) -> None:
     assert said.returncode == 1
     assert "vault.key cannot be read" in said.stderr
     assert list(short_directory.iterdir()) == []
+
+
+async def test_both_keys_of_an_account_in_the_middle_of_a_rollover(settings: Settings, store: Store) -> None:
+    """The old vault key may be taken away afterwards: neither is under it. One that is only a way has none."""
+    ensure_key(settings)
+    vault = Vault(settings)
+    keys = [vault.seal(word.encode()) for word in ("one", "two")]
+    await store.redis.set(
+        store.key("account", "a1"), dump(Account("a1", "ca", "a@example.com", keys[0], "url", sealed_next=keys[1]))
+    )
+    await store.redis.set(store.key("account", "a2"), dump(Account("a2", "ca", "b@example.com", "", moved="c")))
+    assert (await rotate(settings))[0] == 2
+    newest = Fernet((settings.home / "vault.key").read_text().split()[0])
+    found = load(Account, await store.redis.get(store.key("account", "a1")))
+    assert newest.decrypt(found.sealed_key) == b"one"
+    assert newest.decrypt(found.sealed_next or "") == b"two"
