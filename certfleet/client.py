@@ -475,6 +475,7 @@ class Client:
         everywhere = await self._fleet.inventory.properties()
         certificates = await self._fleet.records.certificates(names)
         orders = await self._fleet.records.orders(names)
+        renewals = await self._fleet.records.renewals(names)
         installations = await self._fleet.records.installations_of(names)
         places = await (lines or Lines(self._fleet.store)).places(list(orders))
         return [
@@ -485,6 +486,7 @@ class Client:
                 orders.get(app.name),
                 installations[app.name],
                 place=places.get(app.name),
+                told=renewals.get(app.name),
             )
             for app in apps
         ]

@@ -173,6 +173,12 @@ class Order:
     """What the CA makes it wait for until `retry_at`, for a person: a limit, not a failure."""
     urgent: bool = False
     """In the emergency lane: before every other order that waits for the same limit."""
+    replaces: str = ""
+    """The certificate that newOrder says it replaces (RFC 9773 §5); empty: none."""
+    exempt: bool = False
+    """As such the CA exempts it from its limits."""
+    ordinary: bool = False
+    """The CA did not take it as a replacement: it is not asked to again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +199,27 @@ class Certificate:
     chain: str
     """Key of the shared intermediates (their SHA-256), see lifecycle/records.py."""
     sealed_key: str
+    account: str = ""
+    """URL of the CA's account that it was issued to; empty: it is from before that was noted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What the CA said of when to renew a certificate (ARI, RFC 9773), and the instant chosen from it."""
+
+    generation: int
+    """The certificate that it was said of."""
+    next_look: datetime
+    """When the CA is asked again."""
+    start: datetime | None = None
+    """The suggested window is [start, end); None: nothing is known yet."""
+    end: datetime | None = None
+    at: datetime | None = None
+    """Chosen once for each window, at random."""
+    explanation: str | None = None
+    """A page of the CA's about why."""
+    failures: int = 0
+    """Looks in a row that brought no answer."""
 
 
 class Fault(StrEnum):

@@ -137,10 +137,15 @@ async def new_account(transport: Transport, key: AccountKey, email: str, *, agre
     return Registered(_location(transport, answer, "newAccount"), new=answer.status == HTTPStatus.CREATED)
 
 
-async def new_order(transport: Transport, signer: Signer, identifiers: Sequence[str]) -> AcmeOrder:
-    """Ask for a certificate with these DNS names (§7.4). The CA may answer with an order it already has."""
+async def new_order(
+    transport: Transport, signer: Signer, identifiers: Sequence[str], *, replaces: str = ""
+) -> AcmeOrder:
+    """Ask for a certificate with these DNS names (§7.4). The CA may answer with an order it already has.
+
+    `replaces` names the certificate that it is to replace (RFC 9773 §5, acme_ca/ari.py); empty: none.
+    """
     names = [messages.Identifier(typ=messages.IDENTIFIER_FQDN, value=name) for name in identifiers]
-    payload = messages.NewOrder(identifiers=names).to_json()
+    payload = messages.NewOrder(identifiers=names).to_json() | ({"replaces": replaces} if replaces else {})
     url = (await transport.directory()).new_order
     answer = await transport.post(url, payload, signer.key, kid=signer.kid, kind="newOrder")
     order = _order(answer, _location(transport, answer, "newOrder"))

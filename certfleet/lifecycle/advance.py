@@ -32,6 +32,8 @@ from certfleet.lifecycle.admission import Admission, admission
 from certfleet.lifecycle.issued import afterwards, store
 from certfleet.lifecycle.publishing import hand_out, wish
 from certfleet.lifecycle.renewal import renew_at
+from certfleet.lifecycle.renewal_info import FIRST_LOOK
+from certfleet.lifecycle.replacing import as_replacement, as_said, not_replacing
 from certfleet.lifecycle.trouble import EXPECTED, OrderInvalid, Parked, sort
 from certfleet.lifecycle.work import Next, Waiting
 from certfleet.lifecycle.workbench import Workbench
@@ -89,6 +91,8 @@ async def advance(bench: Workbench, claim: Claim) -> Next:
     except EXPECTED as error:
         return await _troubled(bench, claim, app, error)
     due = renew_at(certificate, parse_grace(properties["graceperiod"]))
+    if bench.transport(_ca(order, properties)).has_renewal_info:
+        due = min(due, utcnow() + FIRST_LOOK)
     return Next(None, await afterwards(fleet, app, due))
 
 
@@ -112,15 +116,23 @@ def without_url(order: Order) -> Order:
         since=None,
         sealed_key=None,
         state=OrderState.NEW,
+        replaces="",
+        exempt=False,
+        ordinary=False,
     )
 
 
+def _ca(order: Order, properties: dict[str, str]) -> CA:
+    return resolve_ca(order.ca, bundle=properties["ca-bundle"] or None)
+
+
 async def _drive(bench: Workbench, claim: Claim, app: App, order: Order, properties: dict[str, str]) -> Certificate:
-    ca: CA = resolve_ca(order.ca, bundle=properties["ca-bundle"] or None)
+    ca = _ca(order, properties)
+    transport = bench.transport(ca)
     served = await bench.fleet.records.certificate(app.name)
+    order = await as_replacement(bench, transport, order, served)
     asked = await admission(bench, claim, order, properties, ca=ca, served=served)
     standing = await asked.enter(ordered=order.url is None)
-    transport = bench.transport(ca)
     account, signer = await bench.accounts.account_for(transport, order.email)
     run = Run(bench, claim, app, order, properties, transport, signer, asked, standing)
     try:
@@ -134,7 +146,8 @@ async def _drive(bench: Workbench, claim: Claim, app: App, order: Order, propert
                 case "processing":
                     acme = await _polled(run, transport.valid, lambda seen: seen.status != "processing", acme)
                 case "valid":
-                    certificate = await store(bench.fleet, claim, app, run.order, await _download(run, acme))
+                    issued = await _download(run, acme)
+                    certificate = await store(bench.fleet, claim, app, run.order, issued, account=signer.kid)
                     await asked.issued()
                     return certificate
                 case "invalid":
@@ -152,12 +165,16 @@ async def _made(run: Run) -> AcmeOrder:
         return await protocol.get_order(run.transport, run.signer, run.order.url)
     async with run.admission.turn(run.standing):
         try:
-            acme = await protocol.new_order(run.transport, run.signer, run.order.identifiers)
+            acme = await protocol.new_order(
+                run.transport, run.signer, run.order.identifiers, replaces=run.order.replaces
+            )
         except AcmeProblem as problem:
             if problem.type == "rateLimited" and problem.status == HTTPStatus.TOO_MANY_REQUESTS:
                 raise await _refused(run, problem) from problem
             if problem.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 await run.admission.uncounted()
+            if run.order.replaces and not_replacing(problem):
+                raise await _not_replacing(run, problem) from problem
             raise
         except SlowedDown:  # it was not sent
             await run.admission.uncounted()
@@ -186,8 +203,21 @@ async def _refused(run: Run, problem: AcmeProblem) -> Exception:
             + f", then `certfleet renew {run.app.name}`"
         )
     await run.admission.refused(problem)
+    if run.order.exempt:  # the CA does not think so: from now on it needs tokens as any order does
+        await run.save(exempt=False, ordinary=True)
     until = f"{problem.retry_at:%Y-%m-%d %H:%M:%S} UTC" if problem.retry_at else "an unknown time"
     await journal.write(run.app.name, "rate limited", f"until {until}: {problem.detail}")
+    return Waiting(utcnow())
+
+
+async def _not_replacing(run: Run, problem: AcmeProblem) -> Waiting:
+    """The CA has an order that replaces the certificate, or does not know it: ask again without `replaces`.
+
+    An order of ours whose URL was lost is what the CA answers then; tokens are asked for first, as for any order.
+    """
+    await run.save(replaces="", exempt=False, ordinary=True)
+    event, detail = as_said(problem)
+    await run.bench.fleet.journal.write(run.app.name, event, detail)
     return Waiting(utcnow())
 
 

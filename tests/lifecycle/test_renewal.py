@@ -43,7 +43,7 @@ def decision(
     grace: timedelta | None = None,
     day: float = 1,
 ) -> Due | NotDue:
-    return decide(app, found, ca=ca, key_type=key_type, grace=grace, now=START + timedelta(days=day))
+    return decide(app, found, ca=ca, key_type=key_type, grace=grace, told=None, now=START + timedelta(days=day))
 
 
 @pytest.mark.parametrize(
