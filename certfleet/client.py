@@ -406,6 +406,7 @@ class Client:
                     await change_order(self._fleet, app.name, hurried)
             if names:  # a person who names an app has mended something: no back-off is waited for
                 await self._look_at_hosts(asked)
+                await self._fleet.records.ask_for_renewal([app.name for app in asked if app.enabled], utcnow())
                 await self._look_again(asked)
             else:
                 await self._due("check", [app.name for app in asked])

@@ -128,6 +128,12 @@ class Records:
         exists = ("NEEDS", self._store.key("certificate", app))
         await self.write(claim, [exists, still, ("SET", self._store.key("renewal", app), dump(renewal)), *more])
 
+    async def ask_for_renewal(self, apps: Iterable[str], now: datetime) -> None:
+        """Let the CA be asked with the next check, for a person who wants to know now; what is known stays."""
+        for app, renewal in (await self.renewals(apps)).items():
+            key = self._store.key("renewal", app)
+            await self._redis.set(key, dump(replace(renewal, next_look=now)), xx=True)
+
     async def forget_renewal(self, claim: Claim, app: str) -> None:
         """The CA has no renewal information any more. Raises LeaseLost."""
         await self.write(claim, [("DEL", self._store.key("renewal", app))])

@@ -35,6 +35,7 @@ SHORTEST, LONGEST = timedelta(minutes=1), timedelta(days=1)
 """Bounds of what the CA may ask for by Retry-After (RFC 9773 §4.3.2)."""
 WITHOUT_ANSWER = timedelta(hours=6)
 """Between two looks when the CA did not say, and when it goes on failing (RFC 9773 §4.3.3)."""
+MICROSECOND = timedelta(microseconds=1)
 TIMEOUT = 10.0  # seconds that a check waits for the answer: its order and its hosts come after it
 
 
@@ -84,20 +85,20 @@ def is_to_be_asked(certificate: Certificate, known: Renewal | None, now: datetim
 def answered(
     certificate: Certificate, known: Renewal | None, info: RenewalInfo, now: datetime, chance: float
 ) -> Renewal:
-    """After an answer: the window, and the instant (`chance`, from 0 to 1, says where) unless it has one already.
+    """After an answer: the window, and the instant (`chance`, from 0 to below 1, says where) unless it has one already.
 
     A window that begins when the certificate has ended is no answer; what lies after its end is not chosen.
     """
     if info.start >= certificate.not_after:
         return unanswered(certificate, known, CAMisbehaved("the window is after the certificate's end"), now)
     same = known is not None and (known.start, known.end) == (info.start, info.end)
-    width = min(info.end, certificate.not_after) - info.start
+    width = (min(info.end, certificate.not_after) - info.start) // MICROSECOND
     return Renewal(
         generation=certificate.generation,
         next_look=_clamped(info.retry_at, now),
         start=info.start,
         end=info.end,
-        at=known.at if same and known is not None else info.start + width * chance,
+        at=known.at if same and known is not None else info.start + MICROSECOND * int(width * chance),
         explanation=info.explanation,
     )
 

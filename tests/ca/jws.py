@@ -23,6 +23,8 @@ class NewOrder(NamedTuple):
     account: str
     """The account's URL."""
     identifiers: tuple[str, ...]
+    replaces: str | None = None
+    """The certificate that it is to replace."""
 
 
 def new_account(body: bytes) -> NewAccount | None:
@@ -43,7 +45,8 @@ def new_order(body: bytes) -> NewOrder | None:
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     account = protected.get("kid")
-    return NewOrder(account, names) if isinstance(account, str) and names else None
+    replaces = payload.get("replaces")
+    return NewOrder(account, names, replaces) if isinstance(account, str) and names else None
 
 
 def _decode(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
