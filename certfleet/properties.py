@@ -201,7 +201,12 @@ PROPERTIES: dict[str, Property] = {
             _responder,
         ),
         Property("key-type", "p256", "kind of certificate key", _one_of(*KeyType)),
-        Property("graceperiod", "auto", "renew with this much time left; auto: a third, half under 10 days", _grace),
+        Property(
+            "graceperiod",
+            "auto",
+            "renew with at least this much time left; auto: as the CA says, else a third, half under 10 days",
+            _grace,
+        ),
         Property("self-check", "on", "fetch our own challenge before the CA is asked to", _one_of("on", "off")),
         Property("http-port", "80", "where http-01 is validated; other than 80 only at private CAs", _port),
         Property("adopt", "off", "take over what stands in the app's place on a host", _one_of("on", "off")),

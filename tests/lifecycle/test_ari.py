@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -25,11 +25,13 @@ WHY = "https://ca.example/why"
 
 
 @asynccontextmanager
-async def suggesting(directory: Path, **options: object) -> AsyncIterator[Rig]:
+async def suggesting(
+    directory: Path, *, limits: Mapping[str, tuple[int, float, int]] | None = None, conflict: str = "alreadyReplaced"
+) -> AsyncIterator[Rig]:
     """A fleet whose CA has renewal information, and one app that is served."""
-    async with running_rig(directory, bad_nonce_percent=0, limits=LIMITS) as rig:
+    async with running_rig(directory, bad_nonce_percent=0, limits=limits or {}) as rig:
         await rig.client.set_limits({"ari-exempt": "on"}, ca=rig.ca.directory)
-        await rig.strict.suggest_renewals(**options)  # type: ignore[arg-type]
+        await rig.strict.suggest_renewals(conflict=conflict)
         await enable(rig, "blog")
         await rig.all_served()
         yield rig
@@ -66,8 +68,8 @@ async def events(rig: Rig, name: str = "blog") -> list[str]:
     return [entry.event for entry in await rig.client.history(name)]
 
 
-async def test_renewed_in_a_moved_window_without_a_token(short_directory: Path) -> None:
-    """Asked after issue, kept and shown; a window that moves is renewed in, exempt from the limit on the exact set."""
+async def test_renewed_at_the_instant_that_was_chosen(short_directory: Path) -> None:
+    """Asked after issue, kept and shown; when the window moves another instant is chosen, and waited for."""
     async with suggesting(short_directory) as rig:
         view = await told(rig)
         first = await known(rig)
@@ -88,13 +90,15 @@ async def test_renewed_in_a_moved_window_without_a_token(short_directory: Path) 
         await rig.strict.suggest("blog.demo.test", now + 4, now + 12, WHY)
         await rig.client.renew(["blog"])
         await rig.until("moved", lambda views: views[0].explanation == WHY)
-        if (await rig.view("blog")).generation == 1:
-            assert WHY in rig.run("info", "blog").stdout
+        assert WHY in rig.run("info", "blog").stdout
+        chosen = await known(rig)
+        assert chosen is not None
+        assert chosen.at is not None
+        assert now + 4 <= chosen.at.timestamp() < now + 12
         await generation(rig, 2)
         [entry] = await replacements(rig)
-        assert now + 4 <= entry.at < now + 12
-        assert (entry.exempt, entry.issued) == (True, True)
-        assert (await rig.strict.book()).rate_limited_answers == 0
+        assert entry.at >= chosen.at.timestamp()
+        assert (entry.exempt, entry.issued) == (entry.at < now + 12, True)
         [moved] = [entry for entry in await rig.client.history("blog") if entry.event == "window moved"]
         assert WHY in moved.detail
         # Of the certificate that was replaced nobody asks any more; of the new one soon.
@@ -102,6 +106,38 @@ async def test_renewed_in_a_moved_window_without_a_token(short_directory: Path) 
         book = await rig.strict.book()
         assert len(book.looks) == 2
         assert (await rig.view("blog")).explanation is None
+
+
+async def test_inside_the_window_no_token_is_needed(short_directory: Path) -> None:
+    """The limit on the exact set is spent: who replaces a certificate in its window is ordered all the same."""
+    async with suggesting(short_directory, limits=LIMITS) as rig:
+        await told(rig)
+        now = time.time()
+        await rig.strict.suggest(
+            "blog.demo.test", now - 10 * 86_400, now + 600
+        )  # its instant has passed, almost surely
+        await rig.client.renew(["blog"])
+        await generation(rig, 2)
+        [entry] = await replacements(rig)
+        assert (entry.exempt, entry.issued) == (True, True)
+        assert (await rig.strict.book()).rate_limited_answers == 0
+
+
+async def test_a_ca_that_does_not_exempt_it_is_believed(short_directory: Path) -> None:
+    """We take it for exempt, the CA answers 429: once, and the order waits as any other until the CA's time."""
+    async with suggesting(short_directory, limits=LIMITS) as rig:
+        await told(rig)
+        now = time.time()
+        await rig.strict.suggest("blog.demo.test", now - 10 * 86_400, now + 600)
+        detail = "too many certificates (1) already issued for this exact set of identifiers in the last 1h0m0s"
+        await rig.strict.answer_orders(1, 429, type="rateLimited", detail=detail, retry_after="3600")
+        await rig.client.renew(["blog"])
+        [view] = await rig.until("limited", lambda views: views[0].state is State.LIMITED)
+        assert view.waits_for is not None
+        assert "exact set" in view.waits_for
+        assert (await rig.strict.book()).rate_limited_answers == 1
+        order = (await rig.client._fleet.records.orders(["blog"]))["blog"]
+        assert (order.exempt, order.ordinary) == (False, True)
 
 
 async def looked_again(rig: Rig, times: int) -> None:
@@ -114,7 +150,7 @@ async def looked_again(rig: Rig, times: int) -> None:
 
 async def test_a_window_in_the_past_renews_now_as_any_order(short_directory: Path) -> None:
     """As before a revocation: at once, named as a replacement, but not exempt; it waits for its token in the room."""
-    async with suggesting(short_directory) as rig:
+    async with suggesting(short_directory, limits=LIMITS) as rig:
         await told(rig)
         now = time.time()
         await rig.strict.suggest("blog.demo.test", now - 100, now - 50, WHY)
@@ -144,7 +180,7 @@ async def test_a_window_in_the_past_renews_now_as_any_order(short_directory: Pat
     ],
 )
 async def test_no_answer_is_no_harm(short_directory: Path, fault: dict[str, object], soon: bool) -> None:  # noqa: FBT001
-    """The app is served and has the time of renewal of the rule without ARI; the CA is asked again, and its word counts."""
+    """The app is served, and has a time of renewal without the CA's word; it is asked again, and its word counts."""
     async with running_rig(short_directory, bad_nonce_percent=0, limits={}) as rig:
         await rig.strict.suggest_renewals()
         await rig.strict.fail_renewal_info(1, **fault)  # type: ignore[arg-type]
@@ -169,10 +205,7 @@ async def test_no_answer_is_no_harm(short_directory: Path, fault: dict[str, obje
 @pytest.mark.parametrize("conflict", ["alreadyReplaced", "malformed"])
 async def test_somebody_else_has_replaced_it(short_directory: Path, conflict: str) -> None:
     """A 409 is told apart whatever its type: the order goes on without `replaces`, the CA's words in the journal."""
-    async with running_rig(short_directory, bad_nonce_percent=0, limits={}) as rig:
-        await rig.strict.suggest_renewals(conflict=conflict)
-        await enable(rig, "blog")
-        await rig.all_served()
+    async with suggesting(short_directory, conflict=conflict) as rig:
         await told(rig)
         await rig.client.renew(["blog"], force=True)
         await generation(rig, 2)
@@ -190,10 +223,7 @@ async def test_somebody_else_has_replaced_it(short_directory: Path, conflict: st
 
 async def test_another_account_replaces_nothing(short_directory: Path) -> None:
     """The e-mail address, and with it the account, has changed: `replaces` is not sent; back again it is."""
-    async with running_rig(short_directory, bad_nonce_percent=0, limits={}) as rig:
-        await rig.strict.suggest_renewals()
-        await enable(rig, "blog")
-        await rig.all_served()
+    async with suggesting(short_directory) as rig:
         await rig.client.set_property("email", "other@example.com", "blog")
         await rig.client.renew(["blog"], force=True)
         await generation(rig, 2)

@@ -111,7 +111,7 @@ async def test_one_certificate_whatever_arrow_the_worker_dies_at(short_directory
 
 @pytest.mark.timeout(180)
 async def test_killed_right_after_a_replacement_was_ordered(short_directory: Path) -> None:
-    """NewOrder with `replaces` was answered, its URL is lost: by the CA's book the renewal ends as that exempt order."""
+    """NewOrder with `replaces` was answered, its URL lost: by the CA's book the exempt order is the one issued."""
     marks = short_directory / "marks"
     marks.mkdir()
     number = [str(arrow) for arrow in ARROWS].index("after new_order 1")
