@@ -33,7 +33,7 @@ from certfleet.lifecycle.issued import afterwards, store
 from certfleet.lifecycle.publishing import hand_out, wish
 from certfleet.lifecycle.renewal import renew_at
 from certfleet.lifecycle.renewal_info import FIRST_LOOK
-from certfleet.lifecycle.replacing import as_replacement, as_said, not_replacing
+from certfleet.lifecycle.replacing import as_replacement, not_replacing, note_refusal
 from certfleet.lifecycle.trouble import EXPECTED, OrderInvalid, Parked, sort
 from certfleet.lifecycle.work import Next, Waiting
 from certfleet.lifecycle.workbench import Workbench
@@ -216,8 +216,7 @@ async def _not_replacing(run: Run, problem: AcmeProblem) -> Waiting:
     An order of ours whose URL was lost is what the CA answers then; tokens are asked for first, as for any order.
     """
     await run.save(replaces="", exempt=False, ordinary=True)
-    event, detail = as_said(problem)
-    await run.bench.fleet.journal.write(run.app.name, event, detail)
+    await note_refusal(run.bench.fleet.journal, run.app.name, problem)
     return Waiting(utcnow())
 
 

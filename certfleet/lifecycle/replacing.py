@@ -13,6 +13,7 @@ from http import HTTPStatus
 from certfleet.acme_ca.ari import certificate_id
 from certfleet.acme_ca.transport import Transport
 from certfleet.errors import AcmeProblem
+from certfleet.journal import Journal
 from certfleet.lifecycle.renewal import current
 from certfleet.lifecycle.workbench import Workbench
 from certfleet.models import Certificate, Order, Renewal, utcnow
@@ -60,9 +61,11 @@ def not_replacing(problem: AcmeProblem) -> bool:
     )
 
 
-def as_said(problem: AcmeProblem) -> tuple[str, str]:
-    """For the journal: the event, and the CA's own words."""
+async def note_refusal(journal: Journal, app: str, problem: AcmeProblem) -> None:
+    """Keep why `replaces` was refused, in the CA's own words."""
     if problem.status == HTTPStatus.CONFLICT or problem.type == "alreadyReplaced":
         detail = f"the CA has an order that replaces the certificate, which is asked for again: {problem}"
-        return "already replaced", detail
-    return "not a replacement", f"the CA does not take it as one, it is ordered as any other: {problem}"
+        await journal.write(app, "already replaced", detail)
+    else:
+        detail = f"the CA does not take it as one, it is ordered as any other: {problem}"
+        await journal.write(app, "not a replacement", detail)
