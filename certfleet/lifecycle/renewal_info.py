@@ -35,6 +35,8 @@ SHORTEST, LONGEST = timedelta(minutes=1), timedelta(days=1)
 """Bounds of what the CA may ask for by Retry-After (RFC 9773 §4.3.2)."""
 WITHOUT_ANSWER = timedelta(hours=6)
 """Between two looks when the CA did not say, and when it goes on failing (RFC 9773 §4.3.3)."""
+JUST_ISSUED = timedelta(hours=1)
+"""No certificate younger than this is renewed for what the CA said first of it."""
 MICROSECOND = timedelta(microseconds=1)
 TIMEOUT = 10.0  # seconds that a check waits for the answer: its order and its hosts come after it
 
@@ -87,20 +89,29 @@ def answered(
 ) -> Renewal:
     """After an answer: the window, and the instant (`chance`, from 0 to below 1, says where) unless it has one already.
 
-    A window that begins when the certificate has ended is no answer; what lies after its end is not chosen.
+    A window that begins when the certificate has ended is no answer, nor is one that was over when it was just issued:
+    a CA that says so of each would be asked for another for ever. What lies outside of its life is not chosen.
     """
     if info.start >= certificate.not_after:
         return unanswered(certificate, known, CAMisbehaved("the window is after the certificate's end"), now)
+    if (known is None or known.start is None) and info.end <= now < certificate.issued + JUST_ISSUED:
+        return unanswered(certificate, known, CAMisbehaved("the window was over when it was issued"), now)
     same = known is not None and (known.start, known.end) == (info.start, info.end)
-    width = (min(info.end, certificate.not_after) - info.start) // MICROSECOND
     return Renewal(
         generation=certificate.generation,
         next_look=_clamped(info.retry_at, now),
         start=info.start,
         end=info.end,
-        at=known.at if same and known is not None else info.start + MICROSECOND * int(width * chance),
+        at=known.at if same and known is not None else _instant(certificate, info, chance),
         explanation=info.explanation,
     )
+
+
+def _instant(certificate: Certificate, info: RenewalInfo, chance: float) -> datetime:
+    start, end = max(info.start, certificate.issued), min(info.end, certificate.not_after)
+    if start >= end:  # it was over before: at once
+        start, end = info.start, info.end
+    return start + MICROSECOND * int((end - start) // MICROSECOND * chance)
 
 
 def unanswered(certificate: Certificate, known: Renewal | None, error: CAError, now: datetime) -> Renewal:

@@ -13,6 +13,7 @@ from certfleet.acme_ca.ari import RenewalInfo
 from certfleet.errors import AcmeProblem, CAError, CAMisbehaved, CAUnreachable, SlowedDown
 from certfleet.lifecycle.renewal import LOOK_AGAIN, Due, NotDue, decide, renew_at, renewal_time
 from certfleet.lifecycle.renewal_info import (
+    JUST_ISSUED,
     LONGEST,
     SHORTEST,
     WITHOUT_ANSWER,
@@ -97,6 +98,7 @@ def test_the_next_check_is_never_after_the_instant(
 ) -> None:
     """A window of three hours, or of a microsecond, is not slept through; twice a day it is looked all the same."""
     assume(start < END)
+    assume(start + width > now or now >= START + JUST_ISSUED)
     told = answered(certificate(), None, info(start, width, retry_at), now, chance)
     assert told.at is not None
     found = decided(certificate(), told, now)
@@ -162,6 +164,27 @@ def test_a_window_after_the_end_is_no_answer() -> None:
     """The rule without ARI holds: it is renewed in time."""
     told = answered(certificate(), None, info(END, timedelta(days=2)), NOW, 0.3)
     assert (told.start, told.at, told.failures) == (None, None, 1)
+
+
+def test_a_window_that_was_over_at_issue_is_no_answer() -> None:
+    """A CA that says so of every certificate is not asked for another every few seconds; of an older one it counts."""
+    past = info(START - timedelta(hours=2), timedelta(hours=1))
+    told = answered(certificate(), None, past, START + timedelta(seconds=5), 0.5)
+    assert (told.at, told.next_look) == (None, START + timedelta(seconds=5) + WITHOUT_ANSWER)
+    later = answered(certificate(), told, past, told.next_look, 0.5)
+    assert decided(certificate(), later, told.next_look) == Due("renewal")
+    fine = answered(certificate(), None, info(START + timedelta(days=60), timedelta(days=2)), START, 0.5)
+    moved_at_once = answered(certificate(), fine, past, START + timedelta(seconds=9), 0.5)
+    assert decided(certificate(), moved_at_once, START + timedelta(seconds=9)) == Due("renewal")
+
+
+@given(CHANCE)
+def test_a_window_wider_than_the_certificates_life(chance: float) -> None:
+    """As Pebble suggests for a certificate of a minute (a day before and after): the instant lies in its life."""
+    short = certificate(timedelta(minutes=1))
+    told = answered(short, None, info(START - timedelta(days=1), timedelta(days=2)), START, chance)
+    assert told.at is not None
+    assert short.issued <= told.at < short.not_after
 
 
 def test_who_is_asked_about() -> None:
