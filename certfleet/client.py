@@ -458,6 +458,7 @@ class Client:
                     await change_order(self._fleet, app.name, hurried)
             if names:  # a person who names an app has mended something: no back-off is waited for
                 await self._look_at_hosts(asked)
+                await self._fleet.records.ask_for_renewal([app.name for app in asked if app.enabled], utcnow())
                 await self._look_again(asked)
             else:
                 await self._due("check", [app.name for app in asked])
@@ -634,6 +635,7 @@ class Client:
         everywhere = await self._fleet.inventory.properties()
         certificates = await self._fleet.records.certificates(names)
         orders = await self._fleet.records.orders(names)
+        renewals = await self._fleet.records.renewals(names)
         installations = await self._fleet.records.installations_of(names)
         places = await (lines or Lines(self._fleet.store)).places(list(orders))
         return [
@@ -644,6 +646,7 @@ class Client:
                 orders.get(app.name),
                 installations[app.name],
                 place=places.get(app.name),
+                told=renewals.get(app.name),
             )
             for app in apps
         ]

@@ -196,6 +196,12 @@ class Order:
     """In the emergency lane: before every other order that waits for the same limit."""
     profile: str = ""
     """What is asked for in newOrder; empty: the CA's default."""
+    replaces: str = ""
+    """The certificate that newOrder says it replaces (RFC 9773 §5); empty: none."""
+    exempt: bool = False
+    """As such the CA exempts it from its limits."""
+    ordinary: bool = False
+    """The CA did not take it as a replacement: it is not asked to again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +232,27 @@ class Certificate:
     """When the CA revoked it at our word."""
     leaked: bool = False
     """Its key is in other hands: it is never used again, whatever `reuse-key` says."""
+    account: str = ""
+    """URL of the CA's account that it was issued to; empty: it is from before that was noted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What the CA said of when to renew a certificate (ARI, RFC 9773), and the instant chosen from it."""
+
+    generation: int
+    """The certificate that it was said of."""
+    next_look: datetime
+    """When the CA is asked again."""
+    start: datetime | None = None
+    """The suggested window is [start, end); None: nothing is known yet."""
+    end: datetime | None = None
+    at: datetime | None = None
+    """Chosen once for each window, at random."""
+    explanation: str | None = None
+    """A page of the CA's about why."""
+    failures: int = 0
+    """Looks in a row that brought no answer."""
 
 
 class Fault(StrEnum):

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from certfleet.lifecycle.renewal import renew_at
+from certfleet.lifecycle.renewal import current, renewal_time
 from certfleet.lifecycle.waves import hosts_named, parse_waves, rollout
 from certfleet.limits.line import Place
 from certfleet.limits.words import meaning
-from certfleet.models import App, Certificate, Installation, Order, OrderState
+from certfleet.models import App, Certificate, Installation, Order, OrderState, Renewal
 from certfleet.properties import parse_grace
 
 TOLD = 3  # hosts whose errors stand in one line; `certfleet info` has all
@@ -44,6 +44,11 @@ class Overview:
     serial: str | None
     not_after: datetime | None
     renew_at: datetime | None
+    window_start: datetime | None
+    """When the CA's suggested renewal window begins (ARI, RFC 9773)."""
+    window_end: datetime | None
+    explanation: str | None
+    """A page of the CA's about why the window is as it is."""
     next_try: datetime | None
     reason: str | None
     """Why the present order was made."""
@@ -70,8 +75,10 @@ def overview(
     installations: dict[str, Installation],
     *,
     place: Place | None = None,
+    told: Renewal | None = None,
 ) -> Overview:
-    """Put an app's records together; `place` is where its order waits for tokens."""
+    """Put an app's records together; `place`: where its order waits for tokens, `told`: what the CA said of renewal."""
+    said = current(certificate, told) if certificate else None
     generation = certificate.generation if certificate else 0
     served_on = sum(1 for i in installations.values() if generation and i.host in app.hosts and i.served == generation)
     on_hosts = [installations[host] for host in app.hosts if host in installations]
@@ -90,7 +97,10 @@ def overview(
         generation=generation,
         serial=certificate.serial if certificate else None,
         not_after=certificate.not_after if certificate else None,
-        renew_at=renew_at(certificate, parse_grace(properties["graceperiod"])) if certificate else None,
+        renew_at=renewal_time(certificate, parse_grace(properties["graceperiod"]), said) if certificate else None,
+        window_start=said.start if said else None,
+        window_end=said.end if said else None,
+        explanation=said.explanation if said else None,
         next_try=min(tries, default=None),
         reason=order.reason if order else None,
         error=(order.error if order and order.error else None) or _first_few(failing),

@@ -241,7 +241,12 @@ PROPERTIES: dict[str, Property] = {
         ),
         Property("key-type", "p256", "kind of certificate key", _one_of(*KeyType)),
         Property("reuse-key", "off", "keep the key when a certificate is renewed", _one_of("on", "off")),
-        Property("graceperiod", "auto", "renew with this much time left; auto: a third, half under 10 days", _grace),
+        Property(
+            "graceperiod",
+            "auto",
+            "renew with at least this much time left; auto: as the CA says, else a third, half under 10 days",
+            _grace,
+        ),
         Property("self-check", "on", "fetch our own challenge before the CA is asked to", _one_of("on", "off")),
         Property(
             "preflight",

@@ -166,15 +166,15 @@ async def account_status(transport: Transport, signer: Signer) -> str:
 
 
 async def new_order(
-    transport: Transport, signer: Signer, identifiers: Sequence[str], *, profile: str = ""
+    transport: Transport, signer: Signer, identifiers: Sequence[str], *, profile: str = "", replaces: str = ""
 ) -> AcmeOrder:
     """Ask for a certificate with these DNS names (§7.4) and IP addresses (RFC 8738), by a profile or the CA's default.
 
-    The CA may answer with an order it already has.
+    The CA may answer with an order it already has. `replaces` names the certificate that it is to replace (RFC 9773 §5,
+    acme_ca/ari.py); empty: none.
     """
     payload = messages.NewOrder(identifiers=[_identifier(name) for name in identifiers]).to_json()
-    if profile:
-        payload["profile"] = profile
+    payload |= {name: value for name, value in (("profile", profile), ("replaces", replaces)) if value}
     url = (await transport.directory()).new_order
     answer = await transport.post(url, payload, signer.key, kid=signer.kid, kind="newOrder")
     order = _order(answer, _location(transport, answer, "newOrder"))

@@ -183,6 +183,19 @@ class Transport:
             return answer
         raise AssertionError  # the last attempt returns or raises
 
+    async def get(self, url: str, *, kind: str = "other") -> Answer:
+        """Ask without a signature, as for renewal information (RFC 9773 §4.1). Raises as `post`."""
+        self.check_url(url)
+        await self._turn(kind)
+        async with self._in_flight:
+            status, headers, content = await self._request("GET", url, kind)
+        return self._answer(status, headers, content)
+
+    @property
+    def has_renewal_info(self) -> bool:
+        """Whether the CA's directory, as it was seen last, has renewal information; asks nobody."""
+        return self._directory is not None and self._directory.renewal_info is not None
+
     async def _send(
         self, url: str, kind: str, signed: Callable[[str], bytes], nonce: str | None
     ) -> tuple[int, CIMultiDictProxy[str], bytes]:

@@ -211,6 +211,8 @@ def info(app: AppName, as_json: AsJSON = False) -> None:
         ("profile", view.profile or "the CA's default"),
         ("expires", f"{moment(view.not_after)} (in {left(view.not_after)})"),
         ("renews", f"{moment(view.renew_at)} (in {left(view.renew_at)})"),
+        ("CA's window", f"{moment(view.window_start)} to {moment(view.window_end)}" if view.window_start else "none"),
+        *([("CA's reason", view.explanation)] if view.explanation else []),
         ("order", view.reason or "none"),
         ("error", view.error or "none"),
         ("next try", moment(view.next_try)),

@@ -58,6 +58,8 @@ class Admission:
     account: str
     identifiers: tuple[str, ...]
     asking: Candidate
+    nameable: OrderBuckets
+    """Every bucket that a refusal may name, whatever the order is exempt from."""
 
     async def enter(self, *, ordered: bool) -> Standing:
         """Get all tokens. Raises Waiting when there are not all; the room's gate calls then.
@@ -109,7 +111,7 @@ class Admission:
 
     async def refused(self, problem: AcmeProblem) -> None:
         """NewOrder was answered 429: believe it, for every order that needs the same bucket."""
-        asked = self.asking.buckets
+        asked = self.nameable
         known = refusing(problem.detail, (*asked.ordered, *asked.issued, *asked.checked))
         until = problem.retry_at or utcnow() + UNTOLD
         await self.bench.fleet.rooms.refused(
@@ -141,9 +143,11 @@ async def admission(
     fleet = bench.fleet
     known = await fleet.limits.of(ca.name, ca.directory)
     limits, account = known.limits, account_id(ca, order.email)
-    buckets = order_buckets(
-        limits, account=account, identifiers=order.identifiers, same_set=_same_set(order, served, ca.directory)
-    )
+    same_set = _same_set(order, served, ca.directory)
+    nameable = order_buckets(limits, account=account, identifiers=order.identifiers, same_set=same_set)
+    buckets = nameable
+    if order.exempt:
+        buckets = order_buckets(limits, account=account, identifiers=order.identifiers, same_set=same_set, ari=True)
     closed = (*slow_down_bucket(limits, fleet.settings.egress_address), *refused_bucket(limits, account))
     where = urgency(order, served, properties)
     asking = Candidate(
@@ -156,7 +160,8 @@ async def admission(
         buckets=replace(buckets, checked=(*closed, *buckets.checked)),
         keep=_keep(where, buckets, properties),
     )
-    return Admission(bench, claim, limits, account, order.identifiers, asking)
+    nameable = replace(nameable, checked=(*closed, *nameable.checked))
+    return Admission(bench, claim, limits, account, order.identifiers, asking, nameable)
 
 
 def _same_set(order: Order, served: Certificate | None, directory: str) -> bool:
@@ -170,7 +175,7 @@ def _same_set(order: Order, served: Certificate | None, directory: str) -> bool:
 
 
 def _wish(order: Order) -> str:
-    text = "\n".join((order.ca, order.email, *sorted(order.identifiers)))
+    text = "\n".join((order.ca, order.email, *sorted(order.identifiers), *(["exempt"] if order.exempt else [])))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -35,6 +35,8 @@ from certfleet.lifecycle.key_reuse import has_leaked, reused_key
 from certfleet.lifecycle.parking import is_hopeless, parked_sentence
 from certfleet.lifecycle.publishing import hand_out, wish
 from certfleet.lifecycle.renewal import longest_back_off, renew_at
+from certfleet.lifecycle.renewal_info import FIRST_LOOK
+from certfleet.lifecycle.replacement import as_replacement, not_replacing, note_refusal
 from certfleet.lifecycle.trouble import EXPECTED, OrderInvalid, Parked, is_owners, sort
 from certfleet.lifecycle.work import Next, Waiting
 from certfleet.lifecycle.workbench import Workbench
@@ -94,6 +96,8 @@ async def advance(bench: Workbench, claim: Claim) -> Next:
     except EXPECTED as error:
         return await _troubled(bench, claim, app, error)
     due = renew_at(certificate, parse_grace(properties["graceperiod"]))
+    if bench.transport(_ca(order, properties)).has_renewal_info:
+        due = min(due, utcnow() + FIRST_LOOK)
     return Next(None, await afterwards(fleet, app, due))
 
 
@@ -126,15 +130,23 @@ def without_url(order: Order) -> Order:
         since=None,
         sealed_key=None,
         state=OrderState.NEW,
+        replaces="",
+        exempt=False,
+        ordinary=False,
     )
 
 
+def _ca(order: Order, properties: dict[str, str]) -> CA:
+    return resolve_ca(order.ca, bundle=properties["ca-bundle"] or None)
+
+
 async def _drive(bench: Workbench, claim: Claim, app: App, order: Order, properties: dict[str, str]) -> Certificate:
-    ca: CA = resolve_ca(order.ca, bundle=properties["ca-bundle"] or None)
-    served = await bench.fleet.records.certificate(app.name)
+    ca = _ca(order, properties)
     transport = bench.transport(ca)
+    served = await bench.fleet.records.certificate(app.name)
     if order.url is None:  # before it takes a token, or a place in a line
         await look_ahead(bench, transport, app, order, properties)
+    order = await as_replacement(bench, transport, order, served)
     asked = await admission(bench, claim, order, properties, ca=ca, served=served)
     standing = await asked.enter(ordered=order.url is None)
     agreed = properties["agree-tos"] == "on"
@@ -162,7 +174,8 @@ async def _to_its_end(run: Run) -> Certificate:
                 acme = await _polled(run, run.transport.valid, lambda seen: seen.status != "processing", acme)
             case "valid":
                 issued = await _download(run, acme)
-                certificate = await store(run.bench.fleet, run.claim, run.app, run.order, issued)
+                fleet, account = run.bench.fleet, run.signer.kid
+                certificate = await store(fleet, run.claim, run.app, run.order, issued, account=account)
                 await run.admission.issued()
                 return certificate
             case "invalid":
@@ -176,7 +189,13 @@ async def _made(run: Run) -> AcmeOrder:
         return await protocol.get_order(run.transport, run.signer, run.order.url)
     async with run.admission.turn(run.standing):
         try:
-            acme = await protocol.new_order(run.transport, run.signer, run.order.identifiers, profile=run.order.profile)
+            acme = await protocol.new_order(
+                run.transport,
+                run.signer,
+                run.order.identifiers,
+                profile=run.order.profile,
+                replaces=run.order.replaces,
+            )
         except AcmeProblem as problem:
             if problem.type == "invalidProfile":  # offered when the directory was read
                 run.transport.doubt_directory()
@@ -184,6 +203,8 @@ async def _made(run: Run) -> AcmeOrder:
                 raise await _refused(run, problem) from problem
             if problem.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 await run.admission.uncounted()
+            if run.order.replaces and not_replacing(problem):
+                raise await _not_replacing(run, problem) from problem
             raise
         except SlowedDown:  # it was not sent
             await run.admission.uncounted()
@@ -212,8 +233,20 @@ async def _refused(run: Run, problem: AcmeProblem) -> Exception:
             + f", then `certfleet renew {run.app.name}`"
         )
     await run.admission.refused(problem)
+    if run.order.exempt:  # the CA does not think so: from now on it needs tokens as any order does
+        await run.save(exempt=False, ordinary=True)
     until = f"{problem.retry_at:%Y-%m-%d %H:%M:%S} UTC" if problem.retry_at else "an unknown time"
     await journal.write(run.app.name, "rate limited", f"until {until}: {problem.detail}")
+    return Waiting(utcnow())
+
+
+async def _not_replacing(run: Run, problem: AcmeProblem) -> Waiting:
+    """The CA has an order that replaces the certificate, or does not know it: ask again without `replaces`.
+
+    An order of ours whose URL was lost is what the CA answers then; tokens are asked for first, as for any order.
+    """
+    await run.save(replaces="", exempt=False, ordinary=True)
+    await note_refusal(run.bench.fleet.journal, run.app.name, problem)
     return Waiting(utcnow())
 
 

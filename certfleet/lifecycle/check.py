@@ -10,6 +10,7 @@ from certfleet.lifecycle.endpoints import endpoint, look
 from certfleet.lifecycle.ordering import make_order
 from certfleet.lifecycle.records import host_member, newly_wanted
 from certfleet.lifecycle.renewal import LOOK_AGAIN, Due, decide
+from certfleet.lifecycle.renewal_info import look_at_renewal
 from certfleet.lifecycle.waves import parse_waves, rollout
 from certfleet.lifecycle.work import Next
 from certfleet.lifecycle.workbench import Workbench
@@ -28,13 +29,15 @@ async def check(bench: Workbench, claim: Claim) -> Next:
         return Next(None)
     properties = effective(app.properties, await fleet.inventory.properties())
     certificate = await fleet.records.certificate(app.name)
+    told = await look_at_renewal(bench, claim, app, certificate, properties)
     decision = decide(
         app,
         certificate,
         ca=resolve_ca(properties["ca"]).directory,
         key_type=KeyType(properties["key-type"]),
         grace=parse_grace(properties["graceperiod"]),
-        now=now,
+        told=told,
+        now=utcnow(),
         profile=properties["profile"],
     )
     members: list[str] = []

@@ -17,7 +17,7 @@ from certfleet.errors import UsageError
 from certfleet.identifiers import require_public
 from certfleet.lifecycle.estimate import Estimate, estimate_of
 from certfleet.lifecycle.fleet import Fleet
-from certfleet.lifecycle.renewal import renew_at
+from certfleet.lifecycle.renewal import renewal_time
 from certfleet.lifecycle.urgency import RENEWALS
 from certfleet.lifecycle.whatif import WhatIf
 from certfleet.limits.buckets import Bucket, Charge
@@ -250,8 +250,9 @@ async def _existing(desk: _Desk, *, without: set[str], planned: set[str]) -> Non
             first = order_buckets(terms.limits, account=terms.account, identifiers=app.identifiers)
             if desk.renewed(label, first, terms) and label not in without:
                 graces[app.name] = parse_grace(properties["graceperiod"])
+        told = await desk.fleet.records.renewals(graces)
         for name, certificate in (await desk.fleet.records.certificates(graces)).items():
-            at = microseconds(renew_at(certificate, graces[name]))
+            at = microseconds(renewal_time(certificate, graces[name], told.get(name)))
             desk.background.append(desk.renewal(f"app {name}", at, certificate.not_after.timestamp()))
 
 

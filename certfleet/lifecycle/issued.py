@@ -14,8 +14,11 @@ from certfleet.models import App, Certificate, Installation, Order, utcnow
 from certfleet.properties import effective
 
 
-async def store(fleet: Fleet, claim: Claim, app: App, order: Order, issued: Issued) -> Certificate:
-    """Keep the certificate, want it on every host of the app, and end its order: one write. Raises LeaseLost."""
+async def store(fleet: Fleet, claim: Claim, app: App, order: Order, issued: Issued, *, account: str) -> Certificate:
+    """Keep the certificate, want it on every host of the app, and end its order: one write. Raises LeaseLost.
+
+    `account` is the URL of the one that it was issued to.
+    """
     on_hosts = await fleet.records.installations(app.name)
     chain = "".join(issued.chain)
     if order.sealed_key is None:
@@ -35,6 +38,7 @@ async def store(fleet: Fleet, claim: Claim, app: App, order: Order, issued: Issu
         sealed_key=order.sealed_key,
         profile=order.profile,
         email=order.email,
+        account=account,
     )
     known = [on_hosts.get(host, Installation(app.name, host)) for host in app.hosts]
     told = f"generation {certificate.generation}, {order.reason}, until {issued.not_after:%Y-%m-%d %H:%M} UTC"

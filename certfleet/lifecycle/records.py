@@ -2,6 +2,7 @@
 
 order:<app>          string  the app's one live Order
 certificate:<app>    string  the newest Certificate (key sealed)
+renewal:<app>        string  what the CA said of when to renew it: a Renewal
 chain:<sha256>       string  PEM of intermediates, shared by every certificate below them
 challenge:<token>    string  key authorization for the responder, until its time to live ends
 installations:<app>  hash    host -> Installation
@@ -26,6 +27,7 @@ from certfleet.models import (
     Installation,
     Order,
     Record,
+    Renewal,
     dump,
     from_microseconds,
     load,
@@ -113,6 +115,28 @@ class Records:
     async def certificates(self, apps: Iterable[str]) -> dict[str, Certificate]:
         """The newest certificates of several apps."""
         return {certificate.app: certificate for certificate in await self._many(Certificate, "certificate", apps)}
+
+    async def renewals(self, apps: Iterable[str]) -> dict[str, Renewal]:
+        """What CAs said of when to renew the apps' certificates."""
+        names = list(apps)
+        texts = await self._redis.mget([self._store.key("renewal", app) for app in names]) if names else []
+        return {app: load(Renewal, text) for app, text in zip(names, texts, strict=True) if text}
+
+    async def save_renewal(self, claim: Claim, app: str, renewal: Renewal, *more: Command) -> None:
+        """Keep what the CA said, unless the app has another certificate by now. Raises LeaseLost."""
+        still = ("SAME", self._store.key("generation", app), str(renewal.generation))
+        exists = ("NEEDS", self._store.key("certificate", app))
+        await self.write(claim, [exists, still, ("SET", self._store.key("renewal", app), dump(renewal)), *more])
+
+    async def ask_for_renewal(self, apps: Iterable[str], now: datetime) -> None:
+        """Let the CA be asked with the next check, for a person who wants to know now; what is known stays."""
+        for app, renewal in (await self.renewals(apps)).items():
+            key = self._store.key("renewal", app)
+            await self._redis.set(key, dump(replace(renewal, next_look=now)), xx=True)
+
+    async def forget_renewal(self, claim: Claim, app: str) -> None:
+        """The CA has no renewal information any more. Raises LeaseLost."""
+        await self.write(claim, [("DEL", self._store.key("renewal", app))])
 
     async def chains(self, certificates: Iterable[Certificate]) -> dict[str, str]:
         """PEM of the intermediates by their key."""
@@ -245,7 +269,7 @@ class Records:
         pipe = self._redis.pipeline()
         if generation:
             pipe.set(self._store.key("generation", app.name), generation)
-        pipe.delete(*(self._store.key(kind, app.name) for kind in ("order", "certificate", "installations")))
+        pipe.delete(*(self._store.key(kind, app.name) for kind in ("order", "certificate", "renewal", "installations")))
         for token in order.tokens if order else ():
             pipe.delete(self._store.key("challenge", token))
         for host in app.hosts:

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from certfleet.models import App, Certificate, KeyType
+from certfleet.models import App, Certificate, KeyType, Renewal
 
 SHORT = timedelta(days=10)
 """Below this validity half of it is left at renewal, otherwise a third (letsencrypt.org/docs/integration-guide)."""
@@ -35,6 +35,23 @@ def renew_at(certificate: Certificate, grace: timedelta | None) -> datetime:
     # A grace as long as the validity would renew for ever: the first half of a certificate's life is its own.
     grace = min(grace, validity / 2)
     return certificate.not_after - grace - validity * JITTER * _spread(certificate)
+
+
+def current(certificate: Certificate, told: Renewal | None) -> Renewal | None:
+    """What was said of this very certificate, and not of the one before."""
+    return told if told is not None and told.generation == certificate.generation else None
+
+
+def renewal_time(certificate: Certificate, grace: timedelta | None, told: Renewal | None) -> datetime:
+    """The instant of renewal: the one chosen from the CA's window (`told`), without one that of `renew_at`.
+
+    A `grace` that a person has set may bring it forward and never delays it: a window that moved into the past says
+    that the certificate is about to be revoked.
+    """
+    told = current(certificate, told)
+    if told is None or told.at is None:
+        return renew_at(certificate, grace)
+    return told.at if grace is None else min(told.at, renew_at(certificate, grace))
 
 
 def _spread(certificate: Certificate) -> float:
@@ -85,10 +102,11 @@ def decide(  # noqa: PLR0911  one line per reason reads best
     ca: str,
     key_type: KeyType,
     grace: timedelta | None,
+    told: Renewal | None,
     now: datetime,
     profile: str = "",
 ) -> Due | NotDue:
-    """Whether the app needs an order now; `ca`, `key_type` and `profile` are what it is set to."""
+    """Whether the app needs an order now; `ca`, `key_type` and `profile` are its settings, `told` what the CA said."""
     if certificate is None:
         return Due("first issue")
     if certificate.revoked is not None:
@@ -103,7 +121,12 @@ def decide(  # noqa: PLR0911  one line per reason reads best
         return Due("key type changed")
     if certificate.profile != profile:
         return Due("profile changed")
-    at = renew_at(certificate, grace)
+    at = renewal_time(certificate, grace, told)
     if at <= now:
         return Due("renewal")
-    return NotDue(min(at, now + _look_interval(certificate) * (1 - LOOK_JITTER * _spread(certificate))))
+    look = now + _look_interval(certificate) * (1 - LOOK_JITTER * _spread(certificate))
+    said = current(certificate, told)
+    if said is not None and said.next_look > now:
+        look = min(look, said.next_look)
+    # The CA's window may be narrower than the time between two looks: it is renewed at `at`, whenever they are.
+    return NotDue(min(at, look))

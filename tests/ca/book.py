@@ -123,10 +123,14 @@ class Book:
         """The key has an account."""
         _remember(self._accounts, key, value=True)
 
-    def order_wanted(self, account: str, identifiers: Sequence[str], now: int) -> Denial | Paused | Admission:
-        """A newOrder; its token has to go back when Pebble refuses it."""
+    def order_wanted(
+        self, account: str, identifiers: Sequence[str], now: int, *, replacement: bool = False
+    ) -> Denial | Paused | Admission:
+        """A newOrder; its token has to go back when Pebble refuses it. A `replacement` is asked for none."""
         if paused := tuple(name for name in identifiers if self._is_paused(account, name, now)):
             return Paused(paused)
+        if replacement:
+            return Admission(account, tuple(identifiers), exempt=True, charges=())
         exempt = self._is_renewal(identifiers, now)
         charges = [
             Charge(FAILED_AUTHORIZATIONS, pair, take=False)

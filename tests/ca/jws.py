@@ -24,6 +24,8 @@ class NewOrder(NamedTuple):
     """The account's URL."""
     identifiers: tuple[str, ...]
     profile: str | None = None
+    replaces: str | None = None
+    """The certificate that it is to replace."""
 
 
 def new_account(body: bytes) -> NewAccount | None:
@@ -44,8 +46,8 @@ def new_order(body: bytes) -> NewOrder | None:
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     account = protected.get("kid")
-    profile = payload.get("profile")
-    return NewOrder(account, names, profile) if isinstance(account, str) and names else None
+    profile, replaces = payload.get("profile"), payload.get("replaces")
+    return NewOrder(account, names, profile, replaces) if isinstance(account, str) and names else None
 
 
 def _decode(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -27,17 +27,19 @@ from tests.ca.gcra import SECOND
 from tests.ca.limits import CONSECUTIVE_FAILURES, checked, pair_key
 from tests.ca.problems import Problem, busy, invalid_profile, paused, too_many
 from tests.ca.profiles import Profiles
+from tests.ca.renewals import Made, Renewals, Verdict, Window, as_json
 from tests.ca.report import KINDS, Refusal
 
 ADDRESS_HEADER = "X-Rig-Address"
 """The address that a request pretends to come from."""
+RENEWAL_INFO = "draft-ietf-acme-ari-03"
 ENDPOINTS = {
     "dir": "directory",
     "nonce-plz": "new-nonce",
     "sign-me-up": "new-account",
     "order-plz": "new-order",
     "revoke-cert": "revoke-cert",
-    "draft-ietf-acme-ari-03": "renewal-info",
+    RENEWAL_INFO: "renewal-info",
 }
 """First segment of Pebble's paths -> kind of endpoint by which requests are counted; anything else is `other`."""
 
@@ -52,6 +54,7 @@ class StrictFront(Front):
 
     counts: dict[str, int] = field(default_factory=_counters)
     book: Book = field(default_factory=Book)
+    renewals: Renewals = field(default_factory=Renewals)
     jitter: float = 0.0
     """The part of a wait, at most, by which it is told longer."""
     slow_until: int = 0
@@ -71,6 +74,8 @@ class StrictFront(Front):
         endpoint = ENDPOINTS.get(request.path.removeprefix("/").partition("/")[0], "other")
         if denial := self.book.request(address, endpoint, now):
             return self._refuse(busy(denial.retry_in), _refusal(denial, now, status=503))
+        if self.renewals.on and endpoint == "renewal-info":
+            return self._renewal_info(request.path.rpartition("/")[2])
         # A token that Pebble's refusal gives back must not be missed by another request in between.
         async with self.lock if kind in ONE_AT_A_TIME or kind == "newAccount" else nullcontext():
             match kind:
@@ -79,15 +84,30 @@ class StrictFront(Front):
                 case "newAccount":
                     return await self._new_account(request, address)
             answer = await self.pass_on(request)
-        if kind in {"directory", "order", "finalize"} and answer.status < web.HTTPBadRequest.status_code:
-            answer = self.profiles.shown(kind, request.path.rpartition("/")[2], answer)
-        if kind == "directory" and self.identities:
-            document = _document(answer)
-            document.setdefault("meta", {})["caaIdentities"] = list(self.identities)
-            return web.json_response(document)
-        if kind in WATCHED and answer.status < web.HTTPBadRequest.status_code:
-            self._watch(kind, request.path.rpartition("/")[2], answer)
+        return self._seen(kind, request, answer)
+
+    def _seen(self, kind: str, request: web.BaseRequest, answer: web.Response) -> web.Response:
+        """Note what an answer of Pebble's shows; directory and orders get what Pebble lacks."""
+        name = request.path.rpartition("/")[2]
+        if answer.status >= web.HTTPBadRequest.status_code:
+            return answer
+        if kind in {"directory", "order", "finalize"}:
+            answer = self.profiles.shown(kind, name, answer)
+        if kind == "directory":
+            return self._directory(request, answer)
+        if kind == "certificate" and isinstance(answer.body, bytes):
+            self.renewals.downloaded(name, answer.body)
+        if kind in WATCHED:
+            self._watch(kind, name, answer)
         return answer
+
+    def _directory(self, request: web.BaseRequest, answer: web.Response) -> web.Response:
+        document = _document(answer)
+        if self.identities:
+            document.setdefault("meta", {})["caaIdentities"] = list(self.identities)
+        if self.renewals.on:
+            document["renewalInfo"] = f"https://{request.host}/{RENEWAL_INFO}"
+        return web.json_response(document)
 
     async def _new_account(self, request: web.BaseRequest, address: str) -> web.Response:
         wanted = jws.new_account(await request.read())
@@ -107,7 +127,7 @@ class StrictFront(Front):
 
     async def _new_order(self, request: web.BaseRequest) -> web.Response:
         wanted, now = jws.new_order(await request.read()), time.time_ns()
-        account, identifiers, profile = wanted or (None, (), None)
+        account, identifiers, profile, replaces = wanted or (None, (), None, None)
         if self.ordered:
             problem = self.ordered.popleft()
             refusal = Refusal(now / SECOND, problem.status, "planned", "", account, identifiers)
@@ -117,7 +137,22 @@ class StrictFront(Front):
         if profile is not None and self.profiles.refuses(profile):
             refusal = Refusal(now / SECOND, 400, "profile", profile, account, identifiers)
             return self._refuse(invalid_profile(profile), refusal, await self._nonce(request))
-        verdict = self.book.order_wanted(account, identifiers, now)
+        return await self._order(request, account, identifiers, replaces, profile)
+
+    async def _order(
+        self,
+        request: web.BaseRequest,
+        account: str,
+        identifiers: tuple[str, ...],
+        replaces: str | None,
+        profile: str | None,
+    ) -> web.Response:
+        now = time.time_ns()
+        said = self._replacing(account, identifiers, replaces)
+        if said.problem is not None:
+            refusal = Refusal(now / SECOND, said.problem.status, "replaces", replaces or "", account, identifiers)
+            return self._refuse(said.problem, refusal, await self._nonce(request))
+        verdict = self.book.order_wanted(account, identifiers, now, replacement=said.exempt)
         if isinstance(verdict, Paused):
             limit = self.book.buckets.limits.get(CONSECUTIVE_FAILURES)
             refill = limit.rate.interval / SECOND if limit else None
@@ -129,9 +164,12 @@ class StrictFront(Front):
             problem = too_many(verdict, now, jitter=self._jitter())
             refusal = _refusal(verdict, now, account=account, identifiers=identifiers)
             return self._refuse(problem, refusal, await self._nonce(request))
+        if self.renewals.on and replaces is None and (made := self.renewals.reused(account, identifiers)):
+            return await self._again(made, request)
         answer = await self.pass_on(request)
         now = time.time_ns()
         if answer.status == web.HTTPCreated.status_code:
+            answer = self._with_replaces(answer, account, identifiers, replaces, exempt=said.exempt)
             authorizations = [url.rpartition("/")[2] for url in _document(answer)["authorizations"]]
             name = answer.headers["Location"].rpartition("/")[2]
             self.book.order_made(verdict, name, authorizations, now)
@@ -140,12 +178,50 @@ class StrictFront(Front):
             self.book.buckets.give_back(verdict.charges, now)
         return answer
 
+    def _replacing(self, account: str, identifiers: tuple[str, ...], replaces: str | None) -> Verdict:
+        if not self.renewals.on or replaces is None:
+            return Verdict(None)
+        return self.renewals.judge(account, identifiers, replaces, time.time())
+
+    def _with_replaces(
+        self, answer: web.Response, account: str, identifiers: tuple[str, ...], replaces: str | None, *, exempt: bool
+    ) -> web.Response:
+        """Note the order, and echo what it replaces (RFC 9773 §5)."""
+        if not self.renewals.on:
+            return answer
+        url, document = answer.headers["Location"], _document(answer)
+        if replaces is not None:
+            answer.body = json.dumps({**document, "replaces": replaces}).encode()
+        assert isinstance(answer.body, bytes)
+        made = Made(account, identifiers, url, answer.body)
+        self.renewals.order_made(url.rpartition("/")[2], made, replaces, exempt=exempt, now=time.time())
+        return answer
+
+    async def _again(self, made: Made, request: web.BaseRequest) -> web.Response:
+        """The order that there is; Boulder does so for the same account and names, Pebble does not."""
+        headers = {"Location": made.url, "Replay-Nonce": await self._nonce(request) or ""}
+        return web.Response(status=201, body=made.body, content_type="application/json", headers=headers)
+
+    def _renewal_info(self, name: str) -> web.Response:
+        """Unsigned, for whoever knows the certificate's name (RFC 9773 §4.1)."""
+        self.renewals.asked[name] += 1
+        fault = self.renewals.faults.popleft() if self.renewals.faults else None
+        if isinstance(fault, Problem):
+            return fault.response()
+        window = self.renewals.window(name)
+        if window is None:
+            return Problem(404, "malformed", "Certificate not found").response()
+        body = fault if fault is not None else json.dumps(as_json(window))
+        headers = {"Retry-After": self.renewals.retry_after}
+        return web.Response(body=body.encode(), content_type="application/json", headers=headers)
+
     def _watch(self, kind: str, name: str, answer: web.Response) -> None:
         document, now = _document(answer), time.time_ns()
         status = document.get("status")
         if not isinstance(status, str):
             return
         if kind in {"order", "finalize"}:
+            self.renewals.order_seen(name, document, answer.body if isinstance(answer.body, bytes) else b"")
             self.book.order_seen(name, status, now)
         elif kind == "authorization":
             self.book.authorization_seen(name, status, now, document["identifier"]["value"])
@@ -194,6 +270,10 @@ class StrictFront(Front):
             "slow-down": self._slow_down,
             "profiles": self.profiles.offer,
             "identify": self._identify,
+            "renewals": self._renew,
+            "window": lambda *, identifier, **window: self.renewals.move(identifier, Window(**window)),
+            "claim": lambda *, identifier, order: self.renewals.claim(identifier, order, time.time()),
+            "renewal-faults": self._renewal_faults,
             "pause": lambda *, identifier: self.book.pause(identifier),
             "unpause": lambda *, identifier: self.book.unpause(identifier, time.time_ns()),
         }
@@ -212,6 +292,13 @@ class StrictFront(Front):
     def _order_answers(self, *, count: int, **problem: Any) -> None:
         self.ordered.extend([Problem(**problem)] * count)
 
+    def _renew(self, *, share: float | None, width: float, retry_after: str, conflict: str) -> None:
+        self.renewals.on, self.renewals.share, self.renewals.width = True, share, width
+        self.renewals.retry_after, self.renewals.conflict = retry_after, conflict
+
+    def _renewal_faults(self, *, count: int, body: str | None, **problem: Any) -> None:
+        self.renewals.faults.extend([Problem(**problem) if body is None else body] * count)
+
     def _slow_down(self, *, seconds: float) -> None:
         self.slow_until = time.time_ns() + round(seconds * SECOND)
 
@@ -224,7 +311,9 @@ class StrictFront(Front):
             "at": now / SECOND,
             "rate_limited_answers": self.counts["rate_limited_answers"],
             "slow_downs": self.counts["slow_downs"],
-            **{name: list(getattr(self.book, name)) for name in KINDS},
+            **{name: list(getattr(self.book, name)) for name in KINDS if name != "replacements"},
+            "replacements": list(self.renewals.replacements.values()),
+            "looks": dict(self.renewals.asked),
             "buckets": self.book.buckets.state(now),
             "paused": sorted(self.book.paused),
             "profiles": self.profiles.asked(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 
@@ -60,6 +60,20 @@ class Overshoot(NamedTuple):
     key: str
 
 
+class Replacement(NamedTuple):
+    """An order that replaces a certificate (RFC 9773 §5)."""
+
+    at: float
+    account: str
+    identifiers: tuple[str, ...]
+    replaces: str
+    """The certificate."""
+    order: str
+    exempt: bool
+    """From every limit."""
+    issued: bool = False
+
+
 class Bucket(NamedTuple):
     """A bucket that is not full."""
 
@@ -85,6 +99,9 @@ class Report:
     """Limit -> key -> what is left of those that are not full."""
     paused: tuple[str, ...]
     """Identifiers, and `account identifier` pairs."""
+    replacements: tuple[Replacement, ...] = ()
+    looks: Mapping[str, int] = field(default_factory=dict)
+    """Certificate -> how often its renewal information was asked for."""
 
     def refusals_within_refill(self) -> dict[tuple[str, str], int]:
         """(limit, key) -> how many of its 429s fell into one refill interval of that bucket, at most."""
@@ -110,7 +127,7 @@ class Report:
         lists: dict[str, Any] = {
             name: tuple(kind(*map(_tuple, entry)) for entry in document[name]) for name, kind in KINDS.items()
         }
-        plain = {name: document[name] for name in ("at", "rate_limited_answers", "slow_downs")}
+        plain = {name: document[name] for name in ("at", "rate_limited_answers", "slow_downs", "looks")}
         return cls(buckets=buckets, paused=tuple(document["paused"]), **plain, **lists)
 
 
@@ -124,5 +141,6 @@ KINDS: Mapping[str, type[Any]] = {
     "issuances": Issuance,
     "failures": Failure,
     "overshoots": Overshoot,
+    "replacements": Replacement,
 }
 """Each list of the report, and what it holds; on the wire an entry is its fields in order."""

@@ -13,6 +13,7 @@ import aiohttp
 
 from certfleet.demo.pebble import DemoCA, pebble
 from tests.ca.limits import LETS_ENCRYPT, SAME_SET_WINDOW, checked
+from tests.ca.renewals import RETRY_AFTER, WIDTH
 from tests.ca.report import Report
 
 BOOK_TIMEOUT = 60.0  # seconds; a full book is some hundred megabytes
@@ -87,6 +88,35 @@ class StrictCA(DemoCA):
     async def identify(self, *identities: str) -> None:
         """From now on the directory says that the CA is called so in CAA records."""
         await self._control("identify", identities=list(identities))
+
+    async def suggest_renewals(
+        self,
+        *,
+        share: float | None = None,
+        width: float = WIDTH,
+        retry_after: str = RETRY_AFTER,
+        conflict: str = "alreadyReplaced",
+    ) -> None:
+        """Have renewal information from now on, and reuse orders as Boulder does.
+
+        A window begins at `share` of a certificate's validity (None: as at Let's Encrypt) and has `width` of it.
+        `conflict` is the type of the 409 for a second replacement.
+        """
+        await self._control("renewals", share=share, width=width, retry_after=retry_after, conflict=conflict)
+
+    async def suggest(self, identifier: str, start: float, end: float, explanation: str | None = None) -> str:
+        """Another window (Unix seconds) for the newest certificate of a name; that certificate."""
+        words = {"identifier": identifier, "start": start, "end": end, "explanation": explanation}
+        return str(await self._control("window", **words))
+
+    async def claim_replaced(self, identifier: str, order: str) -> None:
+        """Let an order that there is have replaced the newest certificate of a name instead of another one."""
+        await self._control("claim", identifier=identifier, order=order)
+
+    async def fail_renewal_info(self, count: int, *, body: str | None = None, status: int = 500) -> None:
+        """Answer the next `count` questions with this body, or with a problem of this status."""
+        problem = {"status": status, "type": "serverInternal", "detail": "not now"} if body is None else {}
+        await self._control("renewal-faults", count=count, body=body, **problem)
 
     async def pause(self, identifier: str) -> None:
         """Refuse every account's orders for this name until `unpause`."""

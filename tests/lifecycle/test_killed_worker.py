@@ -109,6 +109,50 @@ async def test_one_certificate_whatever_arrow_the_worker_dies_at(short_directory
         await rig.sees(serials)
 
 
+@pytest.mark.timeout(180)
+async def test_killed_right_after_a_replacement_was_ordered(short_directory: Path) -> None:
+    """NewOrder with `replaces` was answered, its URL lost: by the CA's book the exempt order is the one issued."""
+    marks = short_directory / "marks"
+    marks.mkdir()
+    number = [str(arrow) for arrow in ARROWS].index("after new_order 1")
+    app = f"arrow{number}"
+    async with (
+        running_rig(short_directory, bad_nonce_percent=0, stack=False, limits=LIMITS) as bare,
+        fleet_without_workers(bare) as rig,
+    ):
+        await rig.client.set_limits({"ari-exempt": "on"}, ca=rig.ca.directory)
+        await rig.strict.suggest_renewals(
+            share=0.0, width=1.0
+        )  # all its life: inside the window whenever it is renewed
+        await rig.add(app)
+        await rig.nginx.reload()
+        (marks / app).touch()  # the first certificate comes without a death
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(KilledWorkers(rig, marks).run())
+            await rig.client.enable(app)
+            await served(rig, app)
+            await rig.until("asked", lambda views: views[0].window_start is not None)
+            running.cancel()
+        (marks / app).unlink()
+        workers = KilledWorkers(rig, marks)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(workers.run())
+            await rig.client.renew([app], force=True)
+            await rig.until("renewed", lambda views: (views[0].generation, views[0].state) == (2, State.SERVED))
+            running.cancel()
+        assert workers.deaths == 1
+        book = await rig.strict.book()
+        [entry] = book.replacements
+        assert (entry.exempt, entry.issued) == (True, True), "the order that was lost is the one that was finalized"
+        [refusal] = book.refusals
+        assert (refusal.status, refusal.key) == (409, entry.replaces)
+        assert pebble_saw(rig) == (2, 2), "no third order, no third certificate"
+        told = [entry.detail for entry in await rig.client.history(app) if entry.event == "already replaced"]
+        assert len(told) == 1
+        assert "409 alreadyReplaced" in told[0]
+        await counted_as_at_the_ca(rig)
+
+
 async def counted_as_at_the_ca(rig: Rig) -> None:
     """No token is forgotten as reserved, and no bucket of ours holds more than the CA's; nor much less."""
     book, redis = await rig.strict.book(), rig.client._fleet.store.redis

@@ -11,7 +11,7 @@ from certfleet.agenda import Agenda, Claim
 from certfleet.errors import LeaseLost
 from certfleet.inventory import Inventory
 from certfleet.lifecycle.records import Records, check_member, host_member, order_member
-from certfleet.models import App, Certificate, Installation, KeyType, Order, utcnow
+from certfleet.models import App, Certificate, Installation, KeyType, Order, Renewal, utcnow
 from certfleet.store import Store
 
 BLOG = App("blog", ("blog.example.com",), ("web1",), enabled=True)
@@ -129,3 +129,35 @@ async def test_a_stale_holder_writes_nothing(books: Books) -> None:
     with pytest.raises(LeaseLost):
         await books.records.save_order(message, an_order())
     assert await books.records.order("blog") is None
+
+
+async def test_what_a_ca_said_of_an_older_certificate_is_not_kept(books: Books) -> None:
+    """The answer comes after the renewal, or after the app was removed: it counts for nobody."""
+    await books.issue(1)
+    check = await books.claim(check_member("blog"))
+    said = Renewal(
+        1, next_look=utcnow(), start=utcnow(), end=utcnow(), at=utcnow(), explanation="https://ca.example/why"
+    )
+    await books.records.save_renewal(check, "blog", said)
+    assert await books.records.renewals(["blog", "other"]) == {"blog": said}
+    await books.issue(2)
+    newer = dataclasses.replace(said, generation=2)
+    await books.records.save_renewal(check, "blog", newer)
+    await books.records.save_renewal(check, "blog", said)
+    assert await books.records.renewals(["blog"]) == {"blog": newer}
+    await books.inventory.remove_app(BLOG)
+    await books.records.forget_app(BLOG)
+    await books.records.save_renewal(check, "blog", newer)
+    await books.records.ask_for_renewal(["blog"], utcnow())
+    assert await books.records.renewals(["blog"]) == {}
+
+
+async def test_a_person_asks_again(books: Books) -> None:
+    """The CA is asked with the next check; the instant that was chosen stays."""
+    await books.issue(1)
+    check = await books.claim(check_member("blog"))
+    said = Renewal(1, next_look=utcnow() + timedelta(hours=6), start=utcnow(), end=utcnow(), at=utcnow())
+    await books.records.save_renewal(check, "blog", said)
+    now = utcnow()
+    await books.records.ask_for_renewal(["blog"], now)
+    assert await books.records.renewals(["blog"]) == {"blog": dataclasses.replace(said, next_look=now)}

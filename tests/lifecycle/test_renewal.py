@@ -55,7 +55,7 @@ def decision(
     profile: str = "",
 ) -> Due | NotDue:
     now = START + timedelta(days=day)
-    return decide(app, found, ca=ca, key_type=key_type, grace=grace, now=now, profile=profile)
+    return decide(app, found, ca=ca, key_type=key_type, grace=grace, told=None, now=now, profile=profile)
 
 
 @pytest.mark.parametrize(
