@@ -12,6 +12,7 @@ import pytest
 
 from certfleet.models import Renewal, utcnow
 from certfleet.overview import Overview, State
+from tests.ca.renewals import WIDTH
 from tests.ca.report import Replacement
 from tests.rig import Rig, running_rig
 
@@ -26,12 +27,17 @@ WHY = "https://ca.example/why"
 
 @asynccontextmanager
 async def suggesting(
-    directory: Path, *, limits: Mapping[str, tuple[int, float, int]] | None = None, conflict: str = "alreadyReplaced"
+    directory: Path,
+    *,
+    limits: Mapping[str, tuple[int, float, int]] | None = None,
+    conflict: str = "alreadyReplaced",
+    share: float | None = None,
+    width: float = WIDTH,
 ) -> AsyncIterator[Rig]:
     """A fleet whose CA has renewal information, and one app that is served."""
     async with running_rig(directory, bad_nonce_percent=0, limits=limits or {}) as rig:
         await rig.client.set_limits({"ari-exempt": "on"}, ca=rig.ca.directory)
-        await rig.strict.suggest_renewals(conflict=conflict)
+        await rig.strict.suggest_renewals(share=share, width=width, conflict=conflict)
         await enable(rig, "blog")
         await rig.all_served()
         yield rig
@@ -109,14 +115,10 @@ async def test_renewed_at_the_instant_that_was_chosen(short_directory: Path) -> 
 
 
 async def test_inside_the_window_no_token_is_needed(short_directory: Path) -> None:
-    """The limit on the exact set is spent: who replaces a certificate in its window is ordered all the same."""
-    async with suggesting(short_directory, limits=LIMITS) as rig:
+    """The limit on the exact set is spent: inside the window (here all its life) it is replaced all the same."""
+    async with suggesting(short_directory, limits=LIMITS, share=0.0, width=1.0) as rig:
         await told(rig)
-        now = time.time()
-        await rig.strict.suggest(
-            "blog.demo.test", now - 10 * 86_400, now + 600
-        )  # its instant has passed, almost surely
-        await rig.client.renew(["blog"])
+        await rig.client.renew(["blog"], force=True)
         await generation(rig, 2)
         [entry] = await replacements(rig)
         assert (entry.exempt, entry.issued) == (True, True)
@@ -125,13 +127,11 @@ async def test_inside_the_window_no_token_is_needed(short_directory: Path) -> No
 
 async def test_a_ca_that_does_not_exempt_it_is_believed(short_directory: Path) -> None:
     """We take it for exempt, the CA answers 429: once, and the order waits as any other until the CA's time."""
-    async with suggesting(short_directory, limits=LIMITS) as rig:
+    async with suggesting(short_directory, limits=LIMITS, share=0.0, width=1.0) as rig:
         await told(rig)
-        now = time.time()
-        await rig.strict.suggest("blog.demo.test", now - 10 * 86_400, now + 600)
         detail = "too many certificates (1) already issued for this exact set of identifiers in the last 1h0m0s"
         await rig.strict.answer_orders(1, 429, type="rateLimited", detail=detail, retry_after="3600")
-        await rig.client.renew(["blog"])
+        await rig.client.renew(["blog"], force=True)
         [view] = await rig.until("limited", lambda views: views[0].state is State.LIMITED)
         assert view.waits_for is not None
         assert "exact set" in view.waits_for
