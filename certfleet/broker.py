@@ -16,6 +16,7 @@ INSTALL = "install"
 TASKS = {
     "check": ("certfleet.expiry.check", "apps", EXPIRY),
     "order": ("certfleet.orders.advance", "orders", ORDERS),
+    "dns": ("certfleet.dns.tidy", "apps", ORDERS),
     "gate": ("certfleet.admission.open", "gates", TICK),
     "host": ("certfleet.install.host", "hosts", INSTALL),
 }

@@ -153,10 +153,12 @@ async def running_rig(
     stack: bool = True,
     limits: Mapping[str, tuple[int, float, int]] | None = None,
     mirrored: bool = True,
+    resolver: str | None = None,
 ) -> AsyncIterator[Rig]:
     """Start everything; nothing of it outlives the block.
 
     `limits` (count, period in seconds, burst) hold at the CA, and the fleet knows them where they are `mirrored`.
+    `resolver` answers the CA and the fleet instead of the CA's own DNS server.
     """
     http_port, tls_port, responder, flower = (free_port() for _ in range(4))
     options: dict[str, Any] = {
@@ -165,6 +167,7 @@ async def running_rig(
         "bad_nonce_percent": bad_nonce_percent,
         "authz_reuse_percent": authz_reuse_percent,
         "sleep": sleep,
+        **({"resolver": resolver} if resolver else {}),
     }
     start = pebble if limits is None else partial(strict_ca, limits=limits, same_set_exempt=False)
     async with (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from certfleet import __version__
-from certfleet.cli import apps, hosts, limits, machine
+from certfleet.cli import apps, dns, hosts, limits, machine
 from certfleet.cli.forecast import forecast
 from certfleet.cli.output import left, moment, note, overview_table, print_json, print_renderable, print_table, waiting
 from certfleet.cli.session import Exit, ask, fail, guarded, raise_usage
@@ -42,6 +42,7 @@ app = typer.Typer(
 )
 app.add_typer(apps.app, name="app")
 app.add_typer(hosts.app, name="host")
+app.add_typer(dns.app, name="dns")
 app.add_typer(limits.app, name="limits")
 app.add_typer(machine.vault, name="vault")
 app.command()(machine.up)

@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from certfleet.agenda import Agenda, Claim
+from certfleet.dns.credentials import CredentialsBook
 from certfleet.inventory import Inventory
 from certfleet.journal import Journal
 from certfleet.lifecycle.errands import Errands
 from certfleet.lifecycle.records import Records
+from certfleet.lifecycle.written import TXTBook
 from certfleet.limits.overrides import LimitsBook
 from certfleet.limits.rooms import Rooms
 from certfleet.settings import Settings
@@ -30,6 +32,8 @@ class Fleet:
     limits: LimitsBook
     rooms: Rooms
     errands: Errands
+    dns: CredentialsBook
+    written: TXTBook
 
     async def with_zones(self, claims: Iterable[Claim]) -> list[tuple[Claim, str | None]]:
         """Each claim with its host's zone: which queue reaches it."""
@@ -55,4 +59,6 @@ async def open_fleet(settings: Settings, patience: float = PATIENCE) -> AsyncIte
             limits=LimitsBook(store),
             rooms=Rooms(store, agenda),
             errands=Errands(store),
+            dns=CredentialsBook(store),
+            written=TXTBook(store),
         )

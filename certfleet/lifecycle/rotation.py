@@ -6,15 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from certfleet.dns.credentials import Credentials
 from certfleet.lifecycle.fleet import open_fleet
 from certfleet.models import Account, Certificate, InstallerKey, Order, dump, load
 from certfleet.settings import Settings
 from certfleet.store import Store
 from certfleet.vault import Vault, add_key
 
-KINDS: dict[str, type[Account | Certificate | InstallerKey | Order]] = {
+Sealed = Account | Certificate | Credentials | InstallerKey | Order
+
+KINDS: dict[str, type[Sealed]] = {
     "account": Account,
     "certificate": Certificate,
+    "dns": Credentials,
     "installer": InstallerKey,
     "order": Order,
 }
@@ -38,9 +42,7 @@ async def rotate(settings: Settings) -> tuple[int, Path]:
         return count, path
 
 
-async def _reseal(
-    store: Store, vault: Vault, key: str, model: type[Account | Certificate | InstallerKey | Order]
-) -> int:
+async def _reseal(store: Store, vault: Vault, key: str, model: type[Sealed]) -> int:
     """Replace one record's sealed key, unless the record changes meanwhile; then look again."""
     resealed = 0
 

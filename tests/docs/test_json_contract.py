@@ -15,6 +15,7 @@ import pytest
 from certfleet.demo.story import Summary
 from certfleet.install.answer import Point
 from certfleet.journal import Entry
+from certfleet.lifecycle.dns_credentials import DNSCredentials
 from certfleet.lifecycle.estimate import AppForecast, BucketForecast, LimitForecast
 from certfleet.lifecycle.estimate import Summary as ForecastSummary
 from certfleet.lifecycle.limiting import Publication, Rule
@@ -32,6 +33,7 @@ OBJECTS = {
     "overview": Overview,
     "installation": Installation,
     "entry": Entry,
+    "credentials": DNSCredentials,
     "app": App,
     "host": Host,
     "point": Point,
@@ -96,6 +98,7 @@ def commands() -> dict[str, dict[str, str]]:
 def test_answers_are_as_documented(fleet: Door, command: str, tmp_path: Path) -> None:
     """One JSON object with the documented fields; each object in it has the documented fields and kinds of value."""
     fleet.done("set", "--app", "blog", "key-type=p384")
+    fleet.done("dns", "set", "cf", "cloudflare", "auth_token=t0ken")
     fleet.redis.set("certfleet:limit:letsencrypt:certificates-per-domain:example.com", f"{10**17} 1")
     plan = tmp_path / "plan.csv"
     plan.write_text("app,domains,email\n" + "".join(f"a{n},a{n}.example.org,a@example.org\n" for n in range(60)))
