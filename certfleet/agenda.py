@@ -1,6 +1,6 @@
 """The agenda: the one list of everything that has to happen later.
 
-Members are `check:<app>`, `order:<id>` and `host:<name>`. Whoever works on a member holds it by a claim:
+Members are `check:<app>`, `order:<id>`, `dns:<app>` and `host:<name>`. Whoever works on a member holds it by a claim:
 a fencing number and the end of a lease. While it is held its time is the lease's end, so that work lost
 with a killed worker, a lost message or an emptied broker comes due again by itself. A member that is asked
 for while it is held comes due when its holder ends. Everything is decided by agenda.lua, on Redis's clock.

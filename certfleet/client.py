@@ -29,6 +29,7 @@ from certfleet.inventory import check_address, check_name
 from certfleet.journal import Entry
 from certfleet.lifecycle import accounts
 from certfleet.lifecycle.accounts import AccountView
+from certfleet.lifecycle.dns_credentials import DNSCredentials, forget_credentials, keep_credentials, list_credentials
 from certfleet.lifecycle.errands import CLEANUP, app_of, removal
 from certfleet.lifecycle.estimate import Estimate
 from certfleet.lifecycle.external import Bound, Offer, account_of, checked, every, find, forget, keep, offer
@@ -280,7 +281,10 @@ class Client:
         for host in app.hosts:
             if host not in known:
                 raise UsageError("host", host, f"is not known: `certfleet host add {host}` first")
-        require_usable(app, effective(app.properties, await self._fleet.inventory.properties()))
+        values = effective(app.properties, await self._fleet.inventory.properties())
+        require_usable(app, values)
+        if values["dns"]:
+            await self._fleet.dns.get(values["dns"])
 
     # --- properties --------------------------------------------------------------------------------
 
@@ -311,6 +315,8 @@ class Client:
         before = await self._fleet.inventory.properties()
         if all(before.get(name, "") == value for name, value in kept.items()):
             return 0
+        if kept.get("dns"):
+            await self._fleet.dns.get(kept["dns"])
         after = before | kept
         async for app in self._fleet.inventory.apps():
             if app.enabled and not kept.keys() <= app.properties.keys():
@@ -366,6 +372,30 @@ class Client:
         """What a CA offers (an app's; neither: the one set for all apps), asked from here. Raises CAError."""
         properties = await self.properties(app) | checked(ca, None)
         return await offer(self._fleet, resolve_ca(properties["ca"], bundle=properties["ca-bundle"] or None))
+
+    # --- DNS ---------------------------------------------------------------------------------------
+
+    async def set_dns(self, name: str, provider: str, values: Mapping[str, str]) -> Done:
+        """Keep what a DNS provider has to be given, sealed, under a name for the property `dns`.
+
+        Orders that failed with the values before are tried again now. Raises UsageError, which shows no value, and
+        ConfigurationError without the vault's key.
+        """
+        apps = await keep_credentials(self._fleet, name, provider, values)
+        await self._look_again(apps)
+        told = (
+            f"; {len(apps)} apps use it" if apps else f"; `certfleet set --app APP challenge=dns-01 dns={name}` uses it"
+        )
+        return Done(changed=True, sentence=f"{name}: the credentials for {provider} are kept{told}")
+
+    async def remove_dns(self, name: str) -> Done:
+        """Forget credentials. Raises UnknownName, and UsageError while an app or a written record needs them."""
+        await forget_credentials(self._fleet, name)
+        return Done(changed=True, sentence=f"{name}: the credentials are forgotten")
+
+    async def dns(self) -> list[DNSCredentials]:
+        """The credentials by name, without their values."""
+        return await list_credentials(self._fleet)
 
     # --- limits ------------------------------------------------------------------------------------
 

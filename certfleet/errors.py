@@ -14,6 +14,7 @@ CertfleetError
 │   ├── RateLimited         a limit of the CA's has no token for this before `retry_at`
 │   └── AcmeProblem         a problem document (RFC 8555 §6.7), with Retry-After kept
 ├── OwnerError              only the owner can mend it: a name points elsewhere, the CA refused a name
+│   └── DNSProviderError    a TXT record could not be written or removed where the zone is kept
 └── InstallError            a host did not take the certificate; the old one is still served
     └── HostUnreachable     the driver could not talk to the host
         ├── HostKeyChanged  the host is not the one that was pinned: nothing is sent to it
@@ -128,6 +129,10 @@ class AcmeProblem(CAError):
 
 class OwnerError(CertfleetError):
     """Only the owner of the name or the operator can mend this."""
+
+
+class DNSProviderError(OwnerError):
+    """Whoever keeps the zone did not take a TXT record, or did not answer."""
 
 
 class InstallError(CertfleetError):

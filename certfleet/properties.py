@@ -142,6 +142,12 @@ def _grace(name: str, value: str) -> str:
     return value
 
 
+def _propagation(name: str, value: str) -> str:
+    if parse_grace(value, field=name) is None:
+        raise UsageError(name, value, "is not a length of time: give one such as 10m or 2h")
+    return value
+
+
 def _tenant(name: str, value: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", value):
         raise UsageError(name, value, "is not a name: use up to 63 of a-z, 0-9 and -, a letter or digit first")
@@ -226,7 +232,15 @@ PROPERTIES: dict[str, Property] = {
             "you have read the CA's terms of service and agree to them, so that an account may be made",
             _one_of("on", "off"),
         ),
-        Property("challenge", "http-01", "how control of the names is shown", _one_of("http-01")),
+        Property("challenge", "http-01", "how control of the names is shown", _one_of("http-01", "dns-01")),
+        Property("dns", "", "name of the credentials that dns-01 writes TXT records with", _tenant),
+        Property(
+            "dns-propagation",
+            "10m",
+            "how long every DNS server of the zone may take to show a record, before the order fails",
+            _propagation,
+        ),
+        Property("dns-port", "53", "where DNS servers of zones are asked; other than 53 only at private CAs", _port),
         Property(
             "challenge-via",
             "responder",
@@ -318,10 +332,16 @@ def require_usable(app: App, values: Mapping[str, str]) -> None:
         raise UsageError("ca-bundle", None, f"{values['ca']} needs none: give the URL of the private CA with --ca too")
     if ca.public and values["http-port"] != "80":
         raise UsageError("http-port", values["http-port"], f"is for private CAs: {values['ca']} validates on port 80")
+    if ca.public and values["dns-port"] != "53":
+        raise UsageError("dns-port", values["dns-port"], f"is for private CAs: {values['ca']} asks DNS on port 53")
+    if values["challenge"] == "dns-01" and not values["dns"]:
+        raise UsageError("dns", None, f"app {app.name} has none, and dns-01 needs it: `certfleet dns set --help`")
     names = list(zip(app.identifiers, app.shown or app.identifiers, strict=True))
     for name, shown in names:
         if name.startswith("*.") and values["challenge"] == "http-01":
-            raise UsageError("domain", shown, "is a wildcard, which http-01 cannot prove: name each host instead")
+            raise UsageError(
+                "domain", shown, "is a wildcard, which http-01 cannot prove: name each host, or set challenge=dns-01"
+            )
         if ca.public:
             require_public(name, shown)
     require_provable(names, values["challenge"])

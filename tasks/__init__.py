@@ -1,3 +1,11 @@
 """Celery tasks: validate the message, run a lifecycle step on the process's loop, sort its outcome."""
 
-MODULES = ["tasks.admission", "tasks.expiry", "tasks.orders", "tasks.install", "tasks.revocation", "tasks.tick"]
+MODULES = [
+    "tasks.admission",
+    "tasks.dns",
+    "tasks.expiry",
+    "tasks.orders",
+    "tasks.install",
+    "tasks.revocation",
+    "tasks.tick",
+]

@@ -159,7 +159,7 @@ async def running_rig(
     """Start everything; nothing of it outlives the block.
 
     `limits` (count, period in seconds, burst) hold at the CA, and the fleet knows them where they are `mirrored`.
-    `ca_options` are further ones of certfleet.demo.pebble.
+    `ca_options` are further ones of certfleet.demo.pebble, such as a `resolver` for CA and fleet.
     `nameservers`: whom the fleet asks instead of the CA's own DNS.
     """
     http_port, tls_port, responder, flower = (free_port() for _ in range(4))

@@ -74,6 +74,7 @@ class Authorization:
     status: AuthorizationStatus
     wildcard: bool = False
     http01: Challenge | None = None
+    dns01: Challenge | None = None
     error: Problem | None = None
     """Why it is invalid: the error of the challenge that failed, whichever kind that was."""
     retry_at: datetime | None = None
@@ -199,14 +200,15 @@ async def get_authorization(transport: Transport, signer: Signer, url: str) -> A
     """Look at one name's authorization (§7.5)."""
     answer = await transport.post(url, None, signer.key, kid=signer.kid, kind="authorization")
     found = _parse(_Authorization, answer, "authorization")
-    offered = [entry for entry in found.challenges if entry.get("type") == "http-01"]
+    offered = {kind: entry for entry in found.challenges if (kind := entry.get("type")) in ("http-01", "dns-01")}
     errors = [parse_problem(entry.get("error")) for entry in found.challenges]
     return Authorization(
         url=url,
         identifier=found.identifier.name,
         status=found.status,
         wildcard=found.wildcard,
-        http01=_challenge(offered[0]) if offered else None,
+        http01=_challenge(offered["http-01"]) if "http-01" in offered else None,
+        dns01=_challenge(offered["dns-01"]) if "dns-01" in offered else None,
         error=next((error for error in errors if error is not None), None),
         retry_at=answer.retry_at,
     )
@@ -319,5 +321,5 @@ def _challenge(value: object) -> Challenge:
     try:
         found = _Challenge.model_validate(value)
     except ValidationError as error:
-        raise _misbehaved("http-01 challenge", error) from None
+        raise _misbehaved("challenge", error) from None
     return Challenge(url=found.url, token=found.token, status=found.status, error=parse_problem(found.error))

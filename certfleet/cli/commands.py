@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from certfleet import __version__
-from certfleet.cli import account, apps, eab, hosts, limits, machine, revocation
+from certfleet.cli import account, apps, dns, eab, hosts, limits, machine, revocation
 from certfleet.cli.doctor import doctor
 from certfleet.cli.forecast import forecast
 from certfleet.cli.output import left, moment, note, overview_table, print_json, print_renderable, print_table, waiting
@@ -43,6 +43,7 @@ app = typer.Typer(
 )
 app.add_typer(apps.app, name="app")
 app.add_typer(hosts.app, name="host")
+app.add_typer(dns.app, name="dns")
 app.add_typer(limits.app, name="limits")
 app.add_typer(account.app, name="account")
 app.add_typer(machine.vault, name="vault")

@@ -107,12 +107,14 @@ async def pebble(
     bad_nonce_percent: int = 5,
     authz_reuse_percent: int = 0,
     sleep: bool = False,
+    resolver: str | None = None,
     front_module: str = "certfleet.demo.front",
     settings: Mapping[str, Any] | None = None,
     alternate_roots: int = 0,
 ) -> AsyncIterator[DemoCA]:
     """A CA that runs as long as the block, its files in `directory` (made 0700 when it is not there).
 
+    `resolver` (`address:port`) is asked instead of its own DNS server, which then knows nothing of validations.
     `sleep` lets Pebble wait up to 5 s before each validation; 0 % reuse of authorizations is in fact about 1 %.
     `front_module` is run as the proxy before Pebble; it takes the arguments of certfleet.demo.front. `settings` are
     further ones of Pebble's configuration file; it offers each chain under `alternate_roots` more roots.
@@ -132,8 +134,8 @@ async def pebble(
     }
     bundle = _prepare(directory, config)
     unused = ("-http01=", "-https01=", "-tlsalpn01=", "-defaultIPv6=")
-    resolver = ("pebble-challtestsrv", f"-dns01={LOOPBACK}:{dns}", f"-management={LOOPBACK}:{dns_management}")
-    server = ("pebble", f"-config={directory / 'pebble.json'}", f"-dnsserver={LOOPBACK}:{dns}")
+    names = ("pebble-challtestsrv", f"-dns01={LOOPBACK}:{dns}", f"-management={LOOPBACK}:{dns_management}")
+    server = ("pebble", f"-config={directory / 'pebble.json'}", f"-dnsserver={resolver or f'{LOOPBACK}:{dns}'}")
     proxy = (
         *(sys.executable, "-m", front_module),
         *("--listen", f"{LOOPBACK}:{front}", "--upstream", f"https://{LOOPBACK}:{acme}"),
@@ -149,16 +151,14 @@ async def pebble(
     importable = {"PYTHONPATH": str(Path(__file__).parents[2])}  # a checkout need not be installed
     async with AsyncExitStack() as stack:
         children = {
-            "challtestsrv": await stack.enter_async_context(
-                child((*resolver, *unused), directory / "challtestsrv.log")
-            ),
+            "challtestsrv": await stack.enter_async_context(child((*names, *unused), directory / "challtestsrv.log")),
             "pebble": await stack.enter_async_context(child(server, directory / "pebble.log", behaviour)),
             "front": await stack.enter_async_context(child(proxy, directory / "front.log", importable)),
         }
         ca = DemoCA(
             directory=f"https://{LOOPBACK}:{front}/dir",
             bundle=bundle,
-            dns=f"{LOOPBACK}:{dns}",
+            dns=resolver or f"{LOOPBACK}:{dns}",
             dns_management=f"http://{LOOPBACK}:{dns_management}",
             http_port=http_port,
             management=f"https://{LOOPBACK}:{management}",

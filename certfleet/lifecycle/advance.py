@@ -2,6 +2,7 @@
 
     record without URL ── tokens (admission.py) ── newOrder ──▶ URL kept ──▶ what the CA says of the order:
       pending ── authorizations → challenges published → self-check → answered → polled ─┐
+      (dns-01:                    records written → seen at every server →)              │
       ready ──── key sealed and kept → finalize → polled ────────────────────────────────┤ again
       processing ── polled ──────────────────────────────────────────────────────────────┘
       valid ──── certificate fetched, stored and wanted on every host in one write: done
@@ -20,6 +21,7 @@ from datetime import timedelta
 from http import HTTPStatus
 
 from certfleet.acme_ca import protocol
+from certfleet.acme_ca.challenges.dns01 import record_name, record_value
 from certfleet.acme_ca.challenges.http01 import key_authorization
 from certfleet.acme_ca.keys import CertificateKey, key_pem, load_key, make_csr, make_key
 from certfleet.acme_ca.pace import Pace, poll
@@ -28,6 +30,7 @@ from certfleet.acme_ca.protocol import AcmeOrder, Authorization, Challenge, Issu
 from certfleet.acme_ca.transport import Transport
 from certfleet.agenda import Claim
 from certfleet.errors import AcmeProblem, CAMisbehaved, OwnerError, SlowedDown, UnknownName
+from certfleet.lifecycle import txt
 from certfleet.lifecycle.admission import Admission, admission
 from certfleet.lifecycle.ahead import look_ahead
 from certfleet.lifecycle.issued import afterwards, store
@@ -47,6 +50,9 @@ from certfleet.properties import effective, parse_grace, parse_park_after
 
 ROUNDS = 8  # states that one run may go through; a CA that jumps about more often than that is not believed
 PATIENCE = (timedelta(seconds=3), timedelta(minutes=10))  # shortest and longest wait between looks on the agenda
+
+Challenges = list[tuple[str, Challenge]]
+"""Each with the name that it is for."""
 
 
 @dataclass(slots=True)
@@ -86,7 +92,7 @@ async def advance(bench: Workbench, claim: Claim) -> Next:
         if not app.enabled:
             await fleet.records.remove_order(claim, order)
             await fleet.rooms.leave(app.name)
-        return Next(None)
+        return Next(None, await txt.settled(fleet, app))
     properties = effective(app.properties, await fleet.inventory.properties())
     order = as_wished(order, app, properties)
     try:
@@ -98,7 +104,7 @@ async def advance(bench: Workbench, claim: Claim) -> Next:
     due = renew_at(certificate, parse_grace(properties["graceperiod"]))
     if bench.transport(_ca(order, properties)).has_renewal_info:
         due = min(due, utcnow() + FIRST_LOOK)
-    return Next(None, await afterwards(fleet, app, due))
+    return Next(None, await afterwards(fleet, app, due) + await txt.settled(fleet, app))
 
 
 def as_wished(order: Order, app: App, properties: dict[str, str]) -> Order:
@@ -254,31 +260,43 @@ async def _prove(run: Run, acme: AcmeOrder) -> AcmeOrder:
     """Show control of every name that the CA does not take for proven, then wait for its verdict."""
     if not run.order.answered:
         challenges = await _challenges(run, acme)
-        await _publish(run, challenges)
-        if run.properties["self-check"] == "on":
-            await _self_check(run, challenges)
+        if run.properties["challenge"] == "dns-01":
+            await _show_records(run, challenges)
+        else:
+            await _publish(run, challenges)
+            if run.properties["self-check"] == "on":
+                await _self_check(run, challenges)
         await asyncio.gather(
-            *(protocol.answer_challenge(run.transport, run.signer, challenge.url) for challenge in challenges.values())
+            *(protocol.answer_challenge(run.transport, run.signer, challenge.url) for _, challenge in challenges)
         )
-        run.order = replace(run.order, answered=tuple(challenge.url for challenge in challenges.values()))
+        run.order = replace(run.order, answered=tuple(challenge.url for _, challenge in challenges))
     return await _polled(run, run.transport.ready, lambda seen: seen.status != "pending", acme)
 
 
-async def _challenges(run: Run, acme: AcmeOrder) -> dict[str, Challenge]:
-    """The challenge to answer for each name that is still to be proven."""
+async def _challenges(run: Run, acme: AcmeOrder) -> Challenges:
+    """The challenge to answer for each name that is still to be proven, a wildcard and its own name one each."""
     found: list[Authorization] = await asyncio.gather(
         *(protocol.get_authorization(run.transport, run.signer, url) for url in acme.authorizations)
     )
-    pending = [authorization for authorization in found if authorization.status == "pending"]
-    for authorization in pending:
-        if authorization.http01 is None:
-            raise OwnerError(f"{authorization.identifier}: the CA does not offer http-01 for this name")
-    return {a.identifier: a.http01 for a in pending if a.http01 is not None}
+    wanted, challenges = run.properties["challenge"], []
+    for authorization in found:
+        if authorization.status == "pending":
+            challenge = authorization.dns01 if wanted == "dns-01" else authorization.http01
+            if challenge is None:
+                raise OwnerError(f"{authorization.identifier}: the CA does not offer {wanted} for this name")
+            challenges.append((authorization.identifier, challenge))
+    return challenges
 
 
-async def _publish(run: Run, challenges: dict[str, Challenge]) -> None:
+async def _show_records(run: Run, challenges: Challenges) -> None:
+    """Have each name's TXT record at every server of its zone, before anybody asks. Raises Waiting, OwnerError."""
+    values = [(record_name(name), record_value(challenge.token, run.signer.key)) for name, challenge in challenges]
+    await txt.show(run.bench, run.app, run.order, run.properties, values)
+
+
+async def _publish(run: Run, challenges: Challenges) -> None:
     """Let the responder or the app's hosts answer for the tokens, before anybody asks. Raises Waiting, OwnerError."""
-    answers = {c.token: key_authorization(c.token, run.signer.key) for c in challenges.values()}
+    answers = {c.token: key_authorization(c.token, run.signer.key) for _, c in challenges}
     run.order = replace(run.order, tokens=tuple(answers))
     records = run.bench.fleet.records
     await records.save_order(run.claim, run.order, *records.answers(answers))
@@ -287,13 +305,11 @@ async def _publish(run: Run, challenges: dict[str, Challenge]) -> None:
         await hand_out(run.bench.fleet, run.app, wanted, run.order.retry_at)
 
 
-async def _self_check(run: Run, challenges: dict[str, Challenge]) -> None:
+async def _self_check(run: Run, challenges: Challenges) -> None:
     """Fetch each challenge as the CA will. Raises OwnerError: a failed authorization at the CA is what it saves."""
     check = run.bench.self_check(int(run.properties["http-port"]))
     key = run.signer.key
-    await asyncio.gather(
-        *(check.check(name, c.token, key_authorization(c.token, key)) for name, c in challenges.items())
-    )
+    await asyncio.gather(*(check.check(name, c.token, key_authorization(c.token, key)) for name, c in challenges))
 
 
 async def _finalize(run: Run, acme: AcmeOrder) -> AcmeOrder:
@@ -369,11 +385,11 @@ async def _troubled(bench: Workbench, claim: Claim, app: App, error: Exception) 
     if isinstance(error, Parked):
         told = "the CA has paused a name: `certfleet info` says what to do"
         await _park(bench, claim, replace(order, error=str(error)), told)
-        return Next(None)
+        return Next(None, await txt.settled(bench.fleet, app))
     longest = longest_back_off(await bench.fleet.records.certificate(app.name))
     trouble = sort(error, order.attempts + 1, utcnow(), longest)
     if is_owners(error) and await _given_up(bench, claim, app, order, trouble.sentence):
-        return Next(None)
+        return Next(None, await txt.settled(bench.fleet, app))
     if trouble.new_order:
         order = without_url(order)
     if trouble.held:
@@ -393,7 +409,7 @@ async def _troubled(bench: Workbench, claim: Claim, app: App, error: Exception) 
         await bench.fleet.records.save_order(claim, order, entry)
     if order.url is None or trouble.at - utcnow() > PATIENCE[1]:
         await bench.fleet.rooms.leave(app.name)  # nobody else has to wait for tokens that it does not use now
-    return Next(trouble.at)
+    return Next(trouble.at, await txt.settled(bench.fleet, app) if order.url is None else ())
 
 
 async def _given_up(bench: Workbench, claim: Claim, app: App, order: Order, evidence: str) -> bool:

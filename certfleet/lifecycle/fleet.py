@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from certfleet.agenda import Agenda, Claim
+from certfleet.dns.credentials import CredentialsBook
 from certfleet.inventory import Inventory
 from certfleet.journal import Journal
 from certfleet.lifecycle.errands import Errands
 from certfleet.lifecycle.records import Records
 from certfleet.lifecycle.revocations import Revocations
+from certfleet.lifecycle.written import TXTBook
 from certfleet.limits.overrides import LimitsBook
 from certfleet.limits.rooms import Rooms
 from certfleet.settings import Settings
@@ -32,6 +34,8 @@ class Fleet:
     rooms: Rooms
     errands: Errands
     revocations: Revocations
+    dns: CredentialsBook
+    written: TXTBook
 
     async def with_zones(self, claims: Iterable[Claim]) -> list[tuple[Claim, str | None]]:
         """Each claim with its host's zone: which queue reaches it."""
@@ -58,4 +62,6 @@ async def open_fleet(settings: Settings, patience: float = PATIENCE) -> AsyncIte
             rooms=Rooms(store, agenda),
             errands=Errands(store),
             revocations=Revocations(store),
+            dns=CredentialsBook(store),
+            written=TXTBook(store),
         )

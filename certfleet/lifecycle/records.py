@@ -51,6 +51,11 @@ def check_member(app: str) -> str:
     return f"check:{app}"
 
 
+def dns_member(app: str) -> str:
+    """The agenda member of the TXT records that were written for an app."""
+    return f"dns:{app}"
+
+
 def host_member(host: str) -> str:
     """The agenda member of a host's installations."""
     return f"host:{host}"

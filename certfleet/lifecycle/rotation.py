@@ -6,16 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from certfleet.dns.credentials import Credentials
 from certfleet.lifecycle.fleet import open_fleet
 from certfleet.models import Account, Certificate, ExternalAccount, InstallerKey, Order, dump, load
 from certfleet.settings import Settings
 from certfleet.store import Store
 from certfleet.vault import Vault, add_key
 
-Sealed = Account | Certificate | ExternalAccount | InstallerKey | Order
+Sealed = Account | Certificate | Credentials | ExternalAccount | InstallerKey | Order
 KINDS: dict[str, type[Sealed]] = {
     "account": Account,
     "certificate": Certificate,
+    "dns": Credentials,
     "eab": ExternalAccount,
     "installer": InstallerKey,
     "order": Order,

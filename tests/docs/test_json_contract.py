@@ -18,6 +18,7 @@ from certfleet.demo.story import Summary
 from certfleet.install.answer import Point
 from certfleet.journal import Entry
 from certfleet.lifecycle.accounts import AccountView
+from certfleet.lifecycle.dns_credentials import DNSCredentials
 from certfleet.lifecycle.doctor import Finding
 from certfleet.lifecycle.estimate import AppForecast, BucketForecast, LimitForecast
 from certfleet.lifecycle.estimate import Summary as ForecastSummary
@@ -42,6 +43,7 @@ OBJECTS = {
     "overview": Overview,
     "installation": Installation,
     "entry": Entry,
+    "credentials": DNSCredentials,
     "app": App,
     "host": Host,
     "point": Point,
@@ -109,6 +111,7 @@ def commands() -> dict[str, dict[str, str]]:
 def test_answers_are_as_documented(fleet: Door, command: str, tmp_path: Path) -> None:
     """One JSON object with the documented fields; each object in it has the documented fields and kinds of value."""
     fleet.done("set", "--app", "blog", "key-type=p384")
+    fleet.done("dns", "set", "cf", "cloudflare", "auth_token=t0ken")
     fleet.redis.set("certfleet:limit:letsencrypt:certificates-per-domain:example.com", f"{10**17} 1")
     key = tmp_path / "mac.key"
     key.write_text("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY")

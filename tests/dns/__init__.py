@@ -1,0 +1,1 @@
+"""Tests of TXT records in zones, on BIND."""
