@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from http import HTTPStatus
 
 from certfleet.acme_ca import protocol
@@ -35,21 +34,21 @@ from certfleet.lifecycle.admission import Admission, admission
 from certfleet.lifecycle.ahead import look_ahead
 from certfleet.lifecycle.issued import afterwards, store
 from certfleet.lifecycle.key_reuse import has_leaked, reused_key
-from certfleet.lifecycle.parking import is_hopeless, parked_sentence
 from certfleet.lifecycle.publishing import hand_out, wish
-from certfleet.lifecycle.renewal import longest_back_off, renew_at
+from certfleet.lifecycle.renewal import renew_at
 from certfleet.lifecycle.renewal_info import FIRST_LOOK
 from certfleet.lifecycle.replacement import as_replacement, not_replacing, note_refusal
-from certfleet.lifecycle.trouble import EXPECTED, OrderInvalid, Parked, is_owners, sort
+from certfleet.lifecycle.setback import PATIENCE, troubled
+from certfleet.lifecycle.trouble import EXPECTED, OrderInvalid, Parked
+from certfleet.lifecycle.wishes import as_wished, without_url
 from certfleet.lifecycle.work import Next, Waiting
 from certfleet.lifecycle.workbench import Workbench
 from certfleet.limits.refusals import paused
 from certfleet.limits.rooms import Standing
-from certfleet.models import CA, App, Certificate, KeyType, Order, OrderState, utcnow
-from certfleet.properties import effective, parse_grace, parse_park_after
+from certfleet.models import CA, App, Certificate, Order, OrderState, utcnow
+from certfleet.properties import effective, parse_grace
 
 ROUNDS = 8  # states that one run may go through; a CA that jumps about more often than that is not believed
-PATIENCE = (timedelta(seconds=3), timedelta(minutes=10))  # shortest and longest wait between looks on the agenda
 
 Challenges = list[tuple[str, Challenge]]
 """Each with the name that it is for."""
@@ -100,46 +99,11 @@ async def advance(bench: Workbench, claim: Claim) -> Next:
     except Waiting as waiting:
         return Next(waiting.at, waiting.members)
     except EXPECTED as error:
-        return await _troubled(bench, claim, app, error)
+        return await troubled(bench, claim, app, error)
     due = renew_at(certificate, parse_grace(properties["graceperiod"]))
     if bench.transport(_ca(order, properties)).has_renewal_info:
         due = min(due, utcnow() + FIRST_LOOK)
     return Next(None, await afterwards(fleet, app, due) + await txt.settled(fleet, app))
-
-
-def as_wished(order: Order, app: App, properties: dict[str, str]) -> Order:
-    """The order, begun anew when names, CA, account, key type or profile are not what the app is set to now."""
-    key_type, profile = KeyType(properties["key-type"]), properties["profile"]
-    wish = (app.identifiers, properties["ca"], properties["email"], key_type, profile)
-    if (order.identifiers, order.ca, order.email, order.key_type, order.profile) == wish:
-        return order
-    identifiers, ca, email, _, _ = wish
-    return replace(
-        without_url(order),
-        identifiers=identifiers,
-        ca=ca,
-        email=email,
-        key_type=key_type,
-        profile=profile,
-        failing_since=None,
-    )
-
-
-def without_url(order: Order) -> Order:
-    """The wish alone: what belonged to the CA's order is forgotten, the next run makes another."""
-    return replace(
-        order,
-        url=None,
-        authorizations=(),
-        finalize=None,
-        answered=(),
-        since=None,
-        sealed_key=None,
-        state=OrderState.NEW,
-        replaces="",
-        exempt=False,
-        ordinary=False,
-    )
 
 
 def _ca(order: Order, properties: dict[str, str]) -> CA:
@@ -375,58 +339,3 @@ async def _invalid(run: Run, acme: AcmeOrder) -> OrderInvalid:
             evidence.append(f"{authorization.identifier}: {authorization.error}")
     await run.admission.failed(failed)
     return OrderInvalid("the CA refused: " + ("; ".join(evidence) or "without a reason"))
-
-
-async def _troubled(bench: Workbench, claim: Claim, app: App, error: Exception) -> Next:
-    """Keep what went wrong on the order, and when it is tried again."""
-    order = await bench.fleet.records.order(claim.name)
-    if order is None:
-        return Next(None, await afterwards(bench.fleet, app, utcnow()))
-    if isinstance(error, Parked):
-        told = "the CA has paused a name: `certfleet info` says what to do"
-        await _park(bench, claim, replace(order, error=str(error)), told)
-        return Next(None, await txt.settled(bench.fleet, app))
-    longest = longest_back_off(await bench.fleet.records.certificate(app.name))
-    trouble = sort(error, order.attempts + 1, utcnow(), longest)
-    if is_owners(error) and await _given_up(bench, claim, app, order, trouble.sentence):
-        return Next(None, await txt.settled(bench.fleet, app))
-    if trouble.new_order:
-        order = without_url(order)
-    if trouble.held:
-        order = replace(order, state=OrderState.LIMITED, retry_at=trouble.at, held=trouble.sentence, error=None)
-        await bench.fleet.records.save_order(claim, order)
-    else:
-        order = replace(
-            order,
-            state=OrderState.RETRY,
-            attempts=order.attempts + 1,
-            failing_since=order.failing_since or (utcnow() if is_owners(error) else None),
-            retry_at=trouble.at,
-            error=trouble.sentence,
-            held=None,
-        )
-        entry = bench.fleet.journal.entry(app.name, "order failed", trouble.sentence)
-        await bench.fleet.records.save_order(claim, order, entry)
-    if order.url is None or trouble.at - utcnow() > PATIENCE[1]:
-        await bench.fleet.rooms.leave(app.name)  # nobody else has to wait for tokens that it does not use now
-    return Next(trouble.at, await txt.settled(bench.fleet, app) if order.url is None else ())
-
-
-async def _given_up(bench: Workbench, claim: Claim, app: App, order: Order, evidence: str) -> bool:
-    """Park the order when it has failed for as long as the app's `park-after` says; whether it was."""
-    properties = effective(app.properties, await bench.fleet.inventory.properties())
-    certificate = await bench.fleet.records.certificate(app.name)
-    if not is_hopeless(order, certificate, parse_park_after(properties["park-after"]), utcnow()):
-        return False
-    order = replace(order, attempts=order.attempts + 1)
-    sentence = parked_sentence(order, evidence)
-    await _park(bench, claim, replace(order, error=sentence), sentence)
-    return True
-
-
-async def _park(bench: Workbench, claim: Claim, order: Order, told: str) -> None:
-    """Leave the order to a person; the journal (`told`) does not hold a CA's link, which carries a token."""
-    parked = replace(without_url(order), state=OrderState.PARKED, retry_at=None, held=None)
-    entry = bench.fleet.journal.entry(order.app, "parked", told)
-    await bench.fleet.records.save_order(claim, parked, entry)
-    await bench.fleet.rooms.leave(order.app)

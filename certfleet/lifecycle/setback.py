@@ -1,0 +1,75 @@
+"""What becomes of an order when a step failed: tried again, waiting for a limit, or left to a person."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from certfleet.agenda import Claim
+from certfleet.lifecycle import txt
+from certfleet.lifecycle.issued import afterwards
+from certfleet.lifecycle.parking import is_hopeless, parked_sentence
+from certfleet.lifecycle.renewal import longest_back_off
+from certfleet.lifecycle.trouble import Parked, is_owners, sort
+from certfleet.lifecycle.wishes import without_url
+from certfleet.lifecycle.work import Next
+from certfleet.lifecycle.workbench import Workbench
+from certfleet.models import App, Order, OrderState, utcnow
+from certfleet.properties import effective, parse_park_after
+
+PATIENCE = (timedelta(seconds=3), timedelta(minutes=10))  # shortest and longest wait between looks on the agenda
+
+
+async def troubled(bench: Workbench, claim: Claim, app: App, error: Exception) -> Next:
+    """Keep what went wrong on the order, and when it is tried again."""
+    order = await bench.fleet.records.order(claim.name)
+    if order is None:
+        return Next(None, await afterwards(bench.fleet, app, utcnow()))
+    if isinstance(error, Parked):
+        told = "the CA has paused a name: `certfleet info` says what to do"
+        await _park(bench, claim, replace(order, error=str(error)), told)
+        return Next(None, await txt.settled(bench.fleet, app))
+    longest = longest_back_off(await bench.fleet.records.certificate(app.name))
+    trouble = sort(error, order.attempts + 1, utcnow(), longest)
+    if is_owners(error) and await _given_up(bench, claim, app, order, trouble.sentence):
+        return Next(None, await txt.settled(bench.fleet, app))
+    if trouble.new_order:
+        order = without_url(order)
+    if trouble.held:
+        order = replace(order, state=OrderState.LIMITED, retry_at=trouble.at, held=trouble.sentence, error=None)
+        await bench.fleet.records.save_order(claim, order)
+    else:
+        order = replace(
+            order,
+            state=OrderState.RETRY,
+            attempts=order.attempts + 1,
+            failing_since=order.failing_since or (utcnow() if is_owners(error) else None),
+            retry_at=trouble.at,
+            error=trouble.sentence,
+            held=None,
+        )
+        entry = bench.fleet.journal.entry(app.name, "order failed", trouble.sentence)
+        await bench.fleet.records.save_order(claim, order, entry)
+    if order.url is None or trouble.at - utcnow() > PATIENCE[1]:
+        await bench.fleet.rooms.leave(app.name)  # nobody else has to wait for tokens that it does not use now
+    return Next(trouble.at, await txt.settled(bench.fleet, app) if order.url is None else ())
+
+
+async def _given_up(bench: Workbench, claim: Claim, app: App, order: Order, evidence: str) -> bool:
+    """Park the order when it has failed for as long as the app's `park-after` says; whether it was."""
+    properties = effective(app.properties, await bench.fleet.inventory.properties())
+    certificate = await bench.fleet.records.certificate(app.name)
+    if not is_hopeless(order, certificate, parse_park_after(properties["park-after"]), utcnow()):
+        return False
+    order = replace(order, attempts=order.attempts + 1)
+    sentence = parked_sentence(order, evidence)
+    await _park(bench, claim, replace(order, error=sentence), sentence)
+    return True
+
+
+async def _park(bench: Workbench, claim: Claim, order: Order, told: str) -> None:
+    """Leave the order to a person; the journal (`told`) does not hold a CA's link, which carries a token."""
+    parked = replace(without_url(order), state=OrderState.PARKED, retry_at=None, held=None)
+    entry = bench.fleet.journal.entry(order.app, "parked", told)
+    await bench.fleet.records.save_order(claim, parked, entry)
+    await bench.fleet.rooms.leave(order.app)
