@@ -28,6 +28,7 @@ To begin on one machine:
   certfleet host add web1        this machine, with its nginx
   certfleet app add blog --domain blog.example.com \\
       --host web1 --email ops@example.com
+  certfleet set agree-tos=on     you have read the CA's terms, and agree
   certfleet snippet blog         lines for nginx: put them in, reload it
   certfleet enable blog --wait   order, install, and see it served
   certfleet ls                   how all apps are
