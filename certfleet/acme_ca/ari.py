@@ -40,14 +40,14 @@ class _RenewalInfo(BaseModel, alias_generator=to_camel):
 
 
 def certificate_id(leaf: str) -> str | None:
-    """A certificate's name at its CA (RFC 9773 §4.1), from PEM; None for one without an authority key identifier.
+    """A certificate's name at its CA (RFC 9773 §4.1), from PEM; None for one that has none or cannot be read.
 
-    Base64url of the key identifier and of the serial's DER content (its sign byte kept), a dot between them.
+    Base64url of the authority key identifier and of the serial's DER content (its sign byte kept), a dot between them.
     """
-    certificate = x509.load_pem_x509_certificate(leaf.encode())
     try:
+        certificate = x509.load_pem_x509_certificate(leaf.encode())
         authority = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
-    except x509.ExtensionNotFound:
+    except (x509.ExtensionNotFound, ValueError):
         return None
     return name_of(authority, certificate.serial_number) if authority else None
 

@@ -116,10 +116,10 @@ async def _drive(bench: Workbench, claim: Claim, app: App, order: Order, propert
     served = await bench.fleet.records.certificate(app.name)
     if order.url is None:  # before it takes a token, or a place in a line
         await look_ahead(bench, transport, app, order, properties)
-    order = await as_replacement(bench, transport, order, served)
+    agreed = properties["agree-tos"] == "on"
+    order = await as_replacement(bench, transport, order, served, agree_tos=agreed)
     asked = await admission(bench, claim, order, properties, ca=ca, served=served)
     standing = await asked.enter(ordered=order.url is None)
-    agreed = properties["agree-tos"] == "on"
     account, signer = await bench.accounts.account_for(transport, order.email, agree_tos=agreed)
     run = Run(bench, claim, app, order, properties, transport, signer, asked, standing, served)
     try:

@@ -22,7 +22,9 @@ REFUSED = frozenset({"alreadyReplaced", "malformed", "unauthorized"})
 """By these types a CA refuses `replaces` itself; newer Pebbles say `malformed` (409) for `alreadyReplaced`."""
 
 
-async def as_replacement(bench: Workbench, transport: Transport, order: Order, served: Certificate | None) -> Order:
+async def as_replacement(
+    bench: Workbench, transport: Transport, order: Order, served: Certificate | None, *, agree_tos: bool
+) -> Order:
     """The order with the certificate that newOrder will name; as it is when the CA has an order already.
 
     Raises CAError when directory or account cannot be had.
@@ -31,7 +33,7 @@ async def as_replacement(bench: Workbench, transport: Transport, order: Order, s
         return order
     if served is None or not _fits(order, served, transport):
         return replace(order, replaces="", exempt=False)
-    _, signer = await bench.accounts.account_for(transport, order.email)
+    _, signer = await bench.accounts.account_for(transport, order.email, agree_tos=agree_tos)
     if signer.kid != served.account or (await transport.directory()).renewal_info is None:
         return replace(order, replaces="", exempt=False)
     told = (await bench.fleet.records.renewals([order.app])).get(order.app)

@@ -192,7 +192,7 @@ def test_the_examples_in_help_are_commands(fleet: Door) -> None:
     examples = [line.split("  ")[0:4] for line in text.splitlines() if line.strip().startswith("certfleet ")]
     words = [" ".join(part for part in example if part.strip()).split() for example in examples]
     names = {tuple(w[1:2]) for w in words}
-    assert names == {("up",), ("host",), ("app",), ("snippet",), ("enable",), ("ls",)}
+    assert names == {("up",), ("host",), ("app",), ("set",), ("snippet",), ("enable",), ("ls",)}
     fleet.done("app", "rm", "blog")
     add = next(line for line in text.splitlines() if "app add" in line).split()[1:]
     fleet.done(*add)
