@@ -80,6 +80,7 @@ each() {
 each "$1" "$2"
 :
 """
+QUIET = 100  # looks at a log that stays as it is, 20 ms apart
 
 
 @dataclass(slots=True, eq=False)
@@ -285,10 +286,18 @@ class Machine:
         await self.settled(before + 1)
 
     async def settled(self, reloads: int = 0) -> None:
-        """Wait until so many reloads, and every one that was begun, are over: the processes before answer no more."""
+        """Wait until so many reloads, and every one that was begun, are over: the processes before answer no more.
+
+        Signals that come together make one reload of several, which is over when the log stays as it is.
+        """
+        log, quiet = self.path("/var/log/nginx/error.log"), 0
         async with asyncio.timeout(START):
-            while not reloads <= self.reloads() <= self._said("gracefully shutting down"):  # noqa: ASYNC110
+            while not reloads <= self.reloads() <= self._said("gracefully shutting down"):
+                size = log.stat().st_size
                 await asyncio.sleep(0.02)
+                quiet = quiet + 1 if log.stat().st_size == size else 0
+                if quiet > QUIET and self.reloads() >= reloads:
+                    return
 
     def reloads(self) -> int:
         """How often nginx took up a new configuration since it started, by its own error log."""
