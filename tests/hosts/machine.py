@@ -80,7 +80,6 @@ each() {
 each "$1" "$2"
 :
 """
-QUIET = 100  # looks at a log that stays as it is, 20 ms apart
 
 
 @dataclass(slots=True, eq=False)
@@ -246,8 +245,16 @@ class Machine:
         await self._start(which("sshd"), *options, foreground=("-D",), port=self.ssh_port)
 
     async def start_nginx(self) -> None:
-        """Start nginx, and wait until it answers."""
+        """Start nginx, and wait until it answers and has its worker.
+
+        It listens before that: a master that is killed then leaves a worker behind, and one that is told to reload
+        forgets it, because it does not wait for signals yet.
+        """
+        before = self._said("start worker process ")
         await self._start(*self.nginx, foreground=("-g", "daemon off;"), port=self.http_port)
+        async with asyncio.timeout(START):
+            while self._said("start worker process ") == before:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
 
     async def _start(self, *command: str, foreground: tuple[str, ...], port: int) -> None:
         if self.place:
@@ -286,18 +293,10 @@ class Machine:
         await self.settled(before + 1)
 
     async def settled(self, reloads: int = 0) -> None:
-        """Wait until so many reloads, and every one that was begun, are over: the processes before answer no more.
-
-        Signals that come together make one reload of several, which is over when the log stays as it is.
-        """
-        log, quiet = self.path("/var/log/nginx/error.log"), 0
+        """Wait until so many reloads, and every one that was begun, are over: the processes before answer no more."""
         async with asyncio.timeout(START):
-            while not reloads <= self.reloads() <= self._said("gracefully shutting down"):
-                size = log.stat().st_size
+            while not reloads <= self.reloads() <= self._said("gracefully shutting down"):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
-                quiet = quiet + 1 if log.stat().st_size == size else 0
-                if quiet > QUIET and self.reloads() >= reloads:
-                    return
 
     def reloads(self) -> int:
         """How often nginx took up a new configuration since it started, by its own error log."""
