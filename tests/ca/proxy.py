@@ -155,9 +155,9 @@ class StrictFront(Front):
         verdict = self.book.order_wanted(account, identifiers, now, replacement=said.exempt)
         if isinstance(verdict, Paused):
             limit = self.book.buckets.limits.get(CONSECUTIVE_FAILURES)
-            refill = limit.rate.interval / SECOND if limit else None
+            until = (now + limit.rate.interval) / SECOND if limit else None
             key = pair_key(account, verdict.identifiers[0])
-            refusal = Refusal(now / SECOND, 429, CONSECUTIVE_FAILURES, key, account, identifiers, refill)
+            refusal = Refusal(now / SECOND, 429, CONSECUTIVE_FAILURES, key, account, identifiers, until)
             problem = paused(account, verdict.identifiers, f"https://{request.host}")
             return self._refuse(problem, refusal, await self._nonce(request))
         if isinstance(verdict, Denial):
@@ -326,8 +326,8 @@ WATCHED = frozenset({"order", "finalize", "authorization", "challenge"})
 def _refusal(
     denial: Denial, now: int, *, status: int = 429, account: str | None = None, identifiers: tuple[str, ...] = ()
 ) -> Refusal:
-    refill = denial.figures.rate.interval / SECOND
-    return Refusal(now / SECOND, status, denial.limit, denial.key, account, identifiers, refill)
+    until = (now + denial.retry_in) / SECOND
+    return Refusal(now / SECOND, status, denial.limit, denial.key, account, identifiers, until)
 
 
 def _document(answer: web.Response) -> dict[str, Any]:

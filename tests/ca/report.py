@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -18,8 +17,8 @@ class Refusal(NamedTuple):
     key: str
     account: str | None = None
     identifiers: tuple[str, ...] = ()
-    refill: float | None = None
-    """Seconds in which this bucket gets one token; None when it is none."""
+    until: float | None = None
+    """When this bucket has a token again; None when it is none."""
 
 
 class Accepted(NamedTuple):
@@ -104,18 +103,19 @@ class Report:
     """Certificate -> how often its renewal information was asked for."""
 
     def refusals_within_refill(self) -> dict[tuple[str, str], int]:
-        """(limit, key) -> how many of its 429s fell into one refill interval of that bucket, at most."""
+        """(limit, key) -> how many of its 429s were answered before it had another token, at most.
+
+        The first of them says when that is: each further one before then comes from a client that did not listen.
+        """
         most: dict[tuple[str, str], int] = {}
-        recent: defaultdict[tuple[str, str], deque[float]] = defaultdict(deque)
+        waves: dict[tuple[str, str], tuple[float, int]] = {}
         for refusal in self.refusals:
-            if refusal.status != 429 or refusal.refill is None:
+            if refusal.status != 429 or refusal.until is None:
                 continue
             bucket = (refusal.limit, refusal.key)
-            times = recent[bucket]
-            times.append(refusal.at)
-            while refusal.at - times[0] >= refusal.refill:
-                times.popleft()
-            most[bucket] = max(most.get(bucket, 0), len(times))
+            until, count = waves.get(bucket, (refusal.at, 0))
+            waves[bucket] = (until, count + 1) if refusal.at < until else (refusal.until, 1)
+            most[bucket] = max(most.get(bucket, 0), waves[bucket][1])
         return most
 
     @classmethod

@@ -260,15 +260,18 @@ def test_stealing_takes_what_is_there() -> None:
 
 
 def test_how_many_429s_fell_into_one_refill() -> None:
-    def refusal(at: float, key: str = "a", status: int = 429, refill: float | None = 10) -> Refusal:
-        return Refusal(at, status, "orders-per-account", key, refill=refill)
+    def refusal(at: float, until: float | None, key: str = "a", status: int = 429) -> Refusal:
+        return Refusal(at, status, "orders-per-account", key, until=until)
 
     def most(*refusals: Refusal) -> dict[tuple[str, str], int]:
         report = Report(0, 0, 0, refusals, (), (), (), (), {}, ())
         return report.refusals_within_refill()
 
     assert most() == {}
-    assert most(refusal(0), refusal(10), refusal(20)) == {("orders-per-account", "a"): 1}
-    assert most(refusal(0), refusal(9), refusal(18), refusal(19.5)) == {("orders-per-account", "a"): 2}
-    assert most(refusal(0, status=503), refusal(1, refill=None)) == {}
-    assert most(refusal(0), refusal(1, "b"), refusal(2, "b"), refusal(3, "b"))["orders-per-account", "b"] == 3
+    assert most(refusal(0, 10), refusal(10, 20), refusal(20, 30)) == {("orders-per-account", "a"): 1}
+    assert most(refusal(0, 2), refusal(2, 12)) == {("orders-per-account", "a"): 1}, "somebody else took that token"
+    assert most(refusal(0, 10), refusal(9, 10), refusal(18, 20), refusal(19.5, 20)) == {("orders-per-account", "a"): 2}
+    assert most(refusal(0, 5), refusal(4, 14), refusal(6, 14)) == {("orders-per-account", "a"): 2}
+    assert most(refusal(0, 1, status=503), refusal(0.5, None)) == {}
+    in_b = [refusal(at, 9, "b") for at in (1, 2, 3)]
+    assert most(refusal(0, 9), *in_b)["orders-per-account", "b"] == 3
