@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from certfleet.settings import Settings
+from certfleet.store import Store
 from tests.hosts import namespaces
+from tests.hosts.desk import Desk, desk_with_one_host
 from tests.hosts.fleet import Hosts, hosts
 
 
@@ -16,6 +19,13 @@ async def three(short_directory: Path) -> AsyncIterator[Hosts]:
     """Three hosts."""
     async with hosts(short_directory / "hosts", 3) as fleet:
         yield fleet
+
+
+@pytest.fixture
+async def desk(short_directory: Path, settings: Settings, store: Store) -> AsyncIterator[Desk]:
+    """A person with one host."""
+    async with desk_with_one_host(short_directory, settings, store) as found:
+        yield found
 
 
 @pytest.fixture(params=["namespaces", "loopback"])

@@ -15,60 +15,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
+from tests.hosts.configurations import NGINX, SITE, SSHD
 from tests.hosts.namespaces import START, Place, run
 
 ROOT = "/var/lib/certfleet/installed"
-
-_SSHD = """\
-ListenAddress {address}:{port}
-HostKey {at}/etc/ssh/ssh_host_ed25519_key
-PidFile {at}/run/sshd.pid
-AuthorizedKeysFile {keys}
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-PermitRootLogin prohibit-password
-UsePAM {pam}
-StrictModes {strict}
-LogLevel VERBOSE
-PrintMotd no
-PrintLastLog no
-Subsystem sftp internal-sftp
-"""
-
-_NGINX = """\
-{user}worker_processes 1;
-pid {at}/run/nginx.pid;
-error_log {at}/var/log/nginx/error.log notice;
-events {{ worker_connections 512; }}
-http {{
-    access_log off;
-    client_body_temp_path {at}/var/lib/nginx/body;
-    proxy_temp_path {at}/var/lib/nginx/proxy;
-    fastcgi_temp_path {at}/var/lib/nginx/fastcgi;
-    uwsgi_temp_path {at}/var/lib/nginx/uwsgi;
-    scgi_temp_path {at}/var/lib/nginx/scgi;
-    server_names_hash_bucket_size 128;
-    server_names_hash_max_size 8192;
-    default_type text/plain;
-    server {{
-        listen {http} default_server;
-        server_name _;
-        return 404;
-    }}
-    include {at}/etc/nginx/conf.d/*.conf;
-    include {at}/etc/nginx/sites-enabled/*.conf;
-}}
-"""
-
-_SITE = """\
-server {{
-    listen {http};
-    server_name {server_names};
-    {snippet}
-    location / {{ return 200 "{app} on {host}\\n"; }}
-}}
-"""
-
 
 # Signal, process: from the top down, so that nobody notices a child's end and starts another.
 _SIGNAL = """
@@ -195,7 +145,7 @@ class Machine:
         self.path("/root/.ssh/authorized_keys").write_text(f"{public_key}\n")
         here = bool(self.place)
         self.path("/etc/ssh/sshd_config").write_text(
-            _SSHD.format(
+            SSHD.format(
                 at=self.at,
                 address=self.address,
                 port=self.ssh_port,
@@ -205,7 +155,7 @@ class Machine:
             )
         )
         user = "" if os.geteuid() else f"user {'www-data' if here else 'root'};\n"
-        self.path("/etc/nginx/nginx.conf").write_text(_NGINX.format(at=self.at, user=user, http=self._http))
+        self.path("/etc/nginx/nginx.conf").write_text(NGINX.format(at=self.at, user=user, http=self._http))
         self.path("/var/log/nginx/error.log").write_text("")
 
     def new_host_key(self) -> None:
@@ -223,7 +173,7 @@ class Machine:
 
     def add_site(self, app: str, server_names: Sequence[str], snippet: str) -> None:
         """A server block with the snippet in it; in force after the next reload."""
-        text = _SITE.format(
+        text = SITE.format(
             http=self._http,
             server_names=" ".join(server_names),
             snippet=snippet,

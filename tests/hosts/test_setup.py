@@ -1,114 +1,22 @@
-"""`certfleet host add`, `trust`, `setup`, `check`: a person, this machine's SSH, and hosts as Debian sets them up."""
+"""`certfleet host add`, `trust`, `setup`: a person, this machine's SSH, and hosts as Debian sets them up."""
 
 from __future__ import annotations
-
-import asyncio
-import json
-import os
-import shutil
-import subprocess
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import asyncssh
 import pytest
 
-from certfleet.client import Client, open_client
 from certfleet.errors import InstallError
 from certfleet.install.answer import State
-from certfleet.install.drivers import Drivers
 from certfleet.install.installer import Installer
 from certfleet.models import Host
-from certfleet.settings import Settings
-from certfleet.store import Store
 from certfleet.vault import Vault
 from tests.hosts import namespaces
+from tests.hosts.desk import Desk, fingerprint
 from tests.hosts.dokku import as_dokku
-from tests.hosts.fleet import Hosts, hosts
 from tests.hosts.machine import Machine
 from tests.install.certificates import item
-from tests.rig import run_certfleet
 
 pytestmark = pytest.mark.skipif(not namespaces.allowed(), reason="set-up writes to /etc and /usr/local of a host")
-
-Said = subprocess.CompletedProcess[str]
-
-
-@dataclass(frozen=True)
-class Desk:
-    """A person's place: a home with a key and ~/.ssh, the fleet's settings, and hosts that take that key for root."""
-
-    hosts: Hosts
-    home: Path
-    settings: Settings
-    client: Client
-    store: Store
-
-    def run(self, *words: str) -> Said:
-        """Run `certfleet` as that person."""
-        assert self.settings.redis_url is not None
-        return run_certfleet(
-            *words,
-            environment={
-                "PATH": os.environ["PATH"],
-                "HOME": str(self.home),
-                "LOGNAME": "person",
-                "CERTFLEET_HOME": str(self.settings.home),
-                "CERTFLEET_REDIS_URL": self.settings.redis_url.get_secret_value(),
-            },
-        )
-
-    async def done(self, *words: str, status: int = 0) -> str:
-        """Run what has to succeed."""
-        said = await asyncio.to_thread(self.run, *words)
-        assert said.returncode == status, (words, said.stdout, said.stderr)
-        return said.stdout
-
-    async def refused(self, *words: str, status: int = 2) -> str:
-        """Run what has to fail, with its one sentence."""
-        said = await asyncio.to_thread(self.run, *words)
-        assert said.returncode == status, (words, said.stdout, said.stderr)
-        return said.stderr
-
-    async def points(self, *words: str) -> dict[str, dict[str, Any]]:
-        """`host check --json`, by point."""
-        said = await asyncio.to_thread(self.run, "host", "check", "web1", "--json", *words)
-        told = json.loads(said.stdout)
-        assert (told["version"], told["host"]) == (1, "web1")
-        assert told["ok"] == all(point["ok"] for point in told["points"]) == (said.returncode == 0)
-        return {point["name"]: point for point in told["points"]}
-
-    async def failing(self, *words: str) -> dict[str, str]:
-        """What does not work, with its words."""
-        return {name: point["message"] for name, point in (await self.points(*words)).items() if not point["ok"]}
-
-    async def add(self, *words: str) -> None:
-        """Add the first host."""
-        key = fingerprint(self.hosts[0])
-        await self.done("host", "add", "web1", "--ssh", self.hosts[0].login, "--fingerprint", key, *words)
-
-    async def driver(self) -> Drivers:
-        """What a worker has."""
-        return Drivers(Installer(self.store, Vault(self.settings)))
-
-
-def fingerprint(machine: Machine) -> str:
-    """Of its host key."""
-    return asyncssh.import_public_key(machine.host_key).get_fingerprint()
-
-
-@pytest.fixture
-async def desk(short_directory: Path, settings: Settings, store: Store) -> AsyncIterator[Desk]:
-    """One host."""
-    async with hosts(short_directory / "hosts", 1) as fleet, open_client(settings) as client:
-        with fleet[0].path("/etc/hosts").open("a") as file:
-            file.write("127.0.1.1 web1\n")  # as Debian's installer does; sudo looks itself up
-        home = short_directory / "person"
-        (home / ".ssh").mkdir(parents=True, mode=0o700)
-        shutil.copy(fleet.key, home / ".ssh" / "id_ed25519")
-        yield Desk(fleet, home, settings, client, store)
 
 
 async def test_a_host_is_added_with_its_key(desk: Desk) -> None:
@@ -210,108 +118,6 @@ async def test_a_host_that_was_set_up_anew(desk: Desk) -> None:
     await desk.refused("host", "trust", "web1", "--fingerprint", old)
     await desk.done("host", "trust", "web1", "--fingerprint", fingerprint(web1))
     assert await desk.failing() == {}
-
-
-def receiver_is_older(web1: Machine) -> None:
-    file = web1.path("/usr/local/lib/certfleet/receiver.sh")
-    file.write_text(file.read_text().replace("release=", "release=old", 1))
-
-
-def configuration_is_broken(web1: Machine) -> None:
-    web1.path("/etc/nginx/conf.d/broken.conf").write_text("no_such_directive;\n")
-
-
-def root_is_open(web1: Machine) -> None:
-    web1.root_path.mkdir(mode=0o755, parents=True, exist_ok=True)
-    web1.root_path.chmod(0o755)
-
-
-def root_is_a_file(web1: Machine) -> None:
-    web1.root_path.parent.mkdir(parents=True, exist_ok=True)
-    web1.root_path.write_text("")
-
-
-def settings_are_open(web1: Machine) -> None:
-    web1.path("/etc/certfleet/receiver.conf").chmod(0o666)
-
-
-def another_root(web1: Machine) -> None:
-    file = web1.path("/etc/certfleet/receiver.conf")
-    file.write_text(file.read_text().replace("root=/var/lib/certfleet/installed", "root=/srv/elsewhere"))
-
-
-def another_server(web1: Machine) -> None:
-    file = web1.path("/etc/certfleet/receiver.conf")
-    file.write_text(file.read_text().replace("test=nginx", "test=no-such-server"))
-
-
-def a_receiver_that_is_gone(web1: Machine) -> None:
-    web1.path("/usr/local/lib/certfleet/receiver.sh").unlink()
-
-
-@pytest.mark.parametrize(
-    ("harm", "point", "words"),
-    [
-        (receiver_is_older, "receiver", "certfleet host setup web1"),
-        (configuration_is_broken, "configuration test", "no_such_directive"),
-        (root_is_open, "root", "chmod 700"),
-        (root_is_a_file, "root", "not a directory"),
-        (settings_are_open, "configuration", "can be written by others"),
-        (another_root, "same root", "/srv/elsewhere"),
-        (another_server, "web server", "no-such-server"),
-        (a_receiver_that_is_gone, "receiver", "certfleet host setup web1"),
-    ],
-)
-async def test_check_names_what_is_wrong(desk: Desk, harm: Callable[[Machine], None], point: str, words: str) -> None:
-    """Each thing that can be wrong has its own point, and its sentence says what to do."""
-    await desk.add()
-    await desk.done("host", "setup", "web1")
-    harm(desk.hosts[0])
-    failing = await desk.failing()
-    assert words in failing[point]
-    assert "reachable" not in failing
-
-
-async def test_check_sees_a_server_that_is_not_there(desk: Desk) -> None:
-    """Nginx does not run; then sshd does not either."""
-    await desk.add()
-    await desk.done("host", "setup", "web1")
-    await desk.hosts[0].stop_nginx()
-    assert "nginx does not run" in (await desk.failing())["web server"]
-    assert "reload" in await desk.failing("--reload")
-    await desk.hosts[0].stop_sshd()
-    assert list(await desk.points()) == ["reachable"]
-
-
-async def test_check_asks_for_a_challenge(desk: Desk) -> None:
-    """An app without its snippet fails that point; with an answer for the token it passes."""
-    web1 = desk.hosts[0]
-    await desk.add()
-    await desk.done("host", "setup", "web1")
-    await desk.client.add_app("blog", ["blog.example.com"], ["web1"], {"email": "ops@example.com"})
-    assert "certfleet snippet blog" in (await desk.failing())["challenge snippet"]
-
-    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        token = (await reader.readline()).decode().split()[1].rpartition("/")[2]
-        answer = await desk.store.redis.get(desk.store.key("challenge", token)) or "nothing"
-        writer.write(f"HTTP/1.0 200 OK\r\n\r\n{answer}".encode())
-        await writer.drain()
-        writer.close()
-
-    responder = await asyncio.start_server(respond, web1.gateway, 0)
-    port = responder.sockets[0].getsockname()[1]
-    lines = f"location /.well-known/acme-challenge/ {{ proxy_pass http://{web1.gateway}:{port}; }}"
-    web1.add_site("blog", ["blog.example.com"], lines)
-    await web1.reload_nginx()
-    assert await desk.failing() == {}
-    responder.close()
-    await desk.client.set_property("challenge-via", "webroot")
-    assert "502" in (await desk.failing())["challenge snippet"]
-    web1.add_site("blog", ["blog.example.com"], "location /.well-known/acme-challenge/ { root /var/www/certfleet; }")
-    await web1.reload_nginx()
-    assert await desk.failing() == {}
-    assert [path for path in web1.path("/var/www/certfleet").rglob("*") if path.is_file()] == []
-    assert [key async for key in desk.store.redis.scan_iter(desk.store.key("challenge", "*"))] == []
 
 
 async def add_user(machine: Machine, name: str) -> None:
