@@ -46,7 +46,7 @@ def ensure_password(settings: Settings) -> str:
 def command(settings: Settings) -> tuple[str, ...]:
     """What runs Flower."""
     return (
-        *(sys.executable, "-m", "celery", "-A", "workers.app:app", "--quiet", "flower"),
+        *(sys.executable, "-m", "celery", "-A", "workers.schedule:app", "--quiet", "flower"),
         f"--address={settings.flower_address}",
         f"--port={settings.flower_port}",
         f"--max_tasks={TASKS_KEPT}",

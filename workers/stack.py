@@ -92,15 +92,26 @@ def services(settings: Settings) -> tuple[list[Service], list[list[Service]]]:
 
         return Service(name, start, grace) if ready is None else Service(name, start, grace, ready)
 
-    celery = (sys.executable, "-m", "celery", "--quiet", "-A", "workers.app:app")
+    celery = (sys.executable, "-m", "celery", "--quiet", "-A")
     queues = [EXPIRY, ORDERS, INSTALL, *(install_queue(zone) for zone in settings.zones)]
     workers = [
-        service(name, (*celery, *_worker(name, settings.threads, queues)), WORKER_GRACE, _told_ready)
+        service(name, (*celery, "workers.app:app", *_worker(name, settings.threads, queues)), WORKER_GRACE, _told_ready)
         for name in (f"w{number}" for number in range(1, settings.workers + 1))
     ]
     # A process of its own: what is due is found in time however long the workers' messages take.
-    workers.append(service(CLOCK, (*celery, *_worker(CLOCK, CLOCK_THREADS, [TICK])), WORKER_GRACE, _told_ready))
-    beat = (*celery, "beat", "--scheduler", "redbeat.RedBeatScheduler", "--pidfile=", "--loglevel", "WARNING")
+    workers.append(
+        service(CLOCK, (*celery, "workers.app:app", *_worker(CLOCK, CLOCK_THREADS, [TICK])), WORKER_GRACE, _told_ready)
+    )
+    beat = (
+        *celery,
+        "workers.schedule:app",
+        "beat",
+        "--scheduler",
+        "redbeat.RedBeatScheduler",
+        "--pidfile=",
+        "--loglevel",
+        "WARNING",
+    )
     stages = [
         [service("beat", beat, BEAT_GRACE)],
         workers,

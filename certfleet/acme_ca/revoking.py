@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from certfleet.acme_ca.jws import b64
 from certfleet.acme_ca.keys import AccountKey
 from certfleet.acme_ca.protocol import Signer
+from certfleet.acme_ca.reasons import CODES, Reason
 from certfleet.acme_ca.transport import Transport
 from certfleet.errors import AcmeProblem, CAMisbehaved
-
-
-class Reason(StrEnum):
-    """Why: those of RFC 5280 §5.3.1 that a subscriber may give.
-
-    The CA/Browser Forum's Baseline Requirements §7.2.2 and letsencrypt.org/docs/revoking know no others; `unspecified`
-    is sent as no reason at all, as they ask.
-    """
-
-    UNSPECIFIED = "unspecified"
-    KEY_COMPROMISE = "keyCompromise"
-    AFFILIATION_CHANGED = "affiliationChanged"
-    SUPERSEDED = "superseded"
-    CESSATION = "cessationOfOperation"
-
-
-CODES = {Reason.KEY_COMPROMISE: 1, Reason.AFFILIATION_CHANGED: 3, Reason.SUPERSEDED: 4, Reason.CESSATION: 5}
-"""CRLReason of RFC 5280 §5.3.1."""
 
 
 async def revoke_certificate(transport: Transport, by: Signer | AccountKey, leaf: str, reason: Reason) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from certfleet.acme_ca.revoking import Reason
+from certfleet.acme_ca.reasons import Reason
 from certfleet.client.desk import Done
 from certfleet.client.looking import Looks
 from certfleet.errors import UsageError
@@ -14,9 +14,9 @@ from certfleet.lifecycle.estimate import Estimate
 from certfleet.lifecycle.forecast import estimate
 from certfleet.lifecycle.ordering import change_order, forgiven, hurried
 from certfleet.lifecycle.replacing import Progress, Selection, begin, progress, select
-from certfleet.lifecycle.revocation import COMPROMISED, ask_revocation
 from certfleet.lifecycle.revocations import Revocation
 from certfleet.lifecycle.whatif import what_if
+from certfleet.lifecycle.withdrawal import COMPROMISED, ask_revocation
 from certfleet.models import utcnow
 from certfleet.overview import standing
 
@@ -79,7 +79,7 @@ class CertificateRequests(Looks):
     async def revoke(self, name: str, *, reason: str = Reason.UNSPECIFIED, compromised: bool = False) -> Done:
         """Have an app's certificate revoked by a worker; an enabled app gets another one. Raises UsageError.
 
-        `reason` is one of acme_ca.revoking.Reason. `compromised`: another one with a new key is brought to every host
+        `reason` is one of acme_ca.reasons.Reason. `compromised`: another one with a new key is brought to every host
         first, and this one is revoked with keyCompromise then.
         """
         if reason not in list(Reason):

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import aiohttp
 from pydantic import AfterValidator, AnyHttpUrl, BaseModel, ConfigDict, Field, Json, SecretStr, model_validator
 
 from certfleet.dns.provider import TXTRecord, redacted
 from certfleet.errors import DNSProviderError
 
-TIMEOUT = aiohttp.ClientTimeout(total=30)
+TIMEOUT = 30.0  # seconds
 HELD = 2  # values of a registration
 
 
@@ -63,6 +62,8 @@ class AcmeDNS:
 
     async def present(self, record: TXTRecord) -> None:
         """POST /update; the registration is the one that the name's CNAME leads to."""
+        import aiohttp  # noqa: PLC0415  200 ms that commands which only keep credentials do without
+
         account = self._accounts.get(record.name.partition(".")[0])
         if account is None:
             known = ", ".join(self._accounts)
@@ -74,7 +75,7 @@ class AcmeDNS:
         content = {"subdomain": account.subdomain, "txt": record.value}
         try:
             async with (
-                aiohttp.ClientSession(timeout=TIMEOUT) as session,
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)) as session,
                 session.post(self._url, json=content, headers=headers, allow_redirects=False) as answer,
             ):
                 status, text = answer.status, await answer.content.read(1000)

@@ -10,13 +10,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from certfleet.acme_ca.account_changes import AccountChanges
 from certfleet.acme_ca.account_records import AccountRecords
-from certfleet.acme_ca.accounts import Accounts
 from certfleet.acme_ca.keys import AccountKey
 from certfleet.acme_ca.presets import resolve_ca
-from certfleet.acme_ca.transport import Transport
 from certfleet.errors import UsageError
 from certfleet.lifecycle.fleet import Fleet
 from certfleet.lifecycle.ordering import change_order
@@ -26,6 +24,9 @@ from certfleet.limits.requests import SharedTurnstile
 from certfleet.models import CA, Account, App, Order
 from certfleet.properties import effective, is_preset
 from certfleet.vault import Vault, ensure_key
+
+if TYPE_CHECKING:
+    from certfleet.acme_ca.account_changes import AccountChanges
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,11 @@ async def _resolved(fleet: Fleet, ca: str) -> CA:
 @asynccontextmanager
 async def _changes(fleet: Fleet, ca: CA) -> AsyncIterator[AccountChanges]:
     """A connection to the CA that keeps to its limits as every worker does. Raises ConfigurationError."""
+    # Late: 250 ms of HTTP client that most commands do without.
+    from certfleet.acme_ca.account_changes import AccountChanges  # noqa: PLC0415
+    from certfleet.acme_ca.accounts import Accounts  # noqa: PLC0415
+    from certfleet.acme_ca.transport import Transport  # noqa: PLC0415
+
     settings = fleet.settings
     ensure_key(settings)
     vault = Vault(settings)

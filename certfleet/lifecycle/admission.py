@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from certfleet.acme_ca.accounts import account_id
+from certfleet.acme_ca.account_records import account_id
 from certfleet.agenda import Claim
 from certfleet.errors import AcmeProblem
 from certfleet.lifecycle.urgency import Urgency, urgency

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from certfleet.acme_ca.accounts import account_id
+from certfleet.acme_ca.account_records import account_id
 from certfleet.acme_ca.eab import parse_binding
 from certfleet.acme_ca.presets import resolve_ca
-from certfleet.acme_ca.transport import Transport
 from certfleet.errors import UsageError
 from certfleet.lifecycle.fleet import Fleet
 from certfleet.models import CA, ExternalAccount, dump, load
@@ -101,6 +100,8 @@ def _bound(text: str) -> Bound:
 
 async def offer(fleet: Fleet, ca: CA) -> Offer:
     """Ask the CA, from this machine. Raises CAError."""
+    from certfleet.acme_ca.transport import Transport  # noqa: PLC0415  250 ms that most commands do without
+
     async with Transport(ca, nameservers=fleet.settings.nameservers) as transport:
         meta = (await transport.directory()).meta
     profiles = tuple(Profile(name, text) for name, text in meta.profiles.items())

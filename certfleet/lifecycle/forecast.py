@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from certfleet.acme_ca.accounts import account_id
+from certfleet.acme_ca.account_records import account_id
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.errors import UsageError
 from certfleet.identifiers import require_public

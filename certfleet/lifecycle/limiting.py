@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from certfleet.acme_ca.accounts import account_id
+from certfleet.acme_ca.account_records import account_id
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.errors import UsageError
 from certfleet.identifiers import address_of, normalise

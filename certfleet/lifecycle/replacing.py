@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from certfleet.acme_ca.presets import resolve_ca
-from certfleet.acme_ca.revoking import Reason
+from certfleet.acme_ca.reasons import Reason
 from certfleet.errors import UsageError
 from certfleet.lifecycle.fleet import Fleet
 from certfleet.lifecycle.records import check_member
-from certfleet.lifecycle.revocation import REPLACED, SAFETY, ask_revocation
+from certfleet.lifecycle.withdrawal import REPLACED, SAFETY, ask_revocation
 from certfleet.models import App, Certificate, dump, load, utcnow
 
 PAGE = 500  # apps whose certificates are read at once

@@ -9,75 +9,26 @@ The wish is written before anything is asked of the CA, and stays until the CA h
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from certfleet.acme_ca.account_records import account_id
 from certfleet.acme_ca.keys import load_key, signing_key
 from certfleet.acme_ca.presets import resolve_ca
-from certfleet.acme_ca.revoking import Reason, revoke_certificate
+from certfleet.acme_ca.reasons import Reason
+from certfleet.acme_ca.revoking import revoke_certificate
 from certfleet.acme_ca.transport import Transport
 from certfleet.agenda import Claim
-from certfleet.errors import AcmeProblem, OwnerError, UnknownName, UsageError
-from certfleet.lifecycle.fleet import Fleet
+from certfleet.errors import AcmeProblem, OwnerError, UnknownName
 from certfleet.lifecycle.ordering import LONG_AGO
 from certfleet.lifecycle.records import Command, check_member
-from certfleet.lifecycle.revocations import Revocation, missing, put_off, revoke_member
+from certfleet.lifecycle.revocations import Revocation, missing, put_off
 from certfleet.lifecycle.trouble import EXPECTED, sort
 from certfleet.lifecycle.work import Next
 from certfleet.lifecycle.workbench import Workbench
-from certfleet.models import App, Certificate, dump, utcnow
-from certfleet.properties import effective
+from certfleet.models import App, dump, utcnow
 
 LOOKS = (timedelta(seconds=2), timedelta(minutes=5))  # shortest and longest wait for hosts between two looks
-SAFETY = timedelta(seconds=10)  # after it a wish is looked at whose asker died before it could say that it is there
-COMPROMISED, REPLACED = "compromised", "replaced"
-
-
-async def ask_revocation(fleet: Fleet, app: App, reason: Reason, *, after: bool = False, withdrawn: str = "") -> None:
-    """Have the app's present certificate revoked: now, or `after` another one is served in its place.
-
-    `withdrawn`: why another one has to come. Raises UsageError when there is none, or it is revoked already.
-    """
-    found = await fleet.records.certificate(app.name)
-    if found is None:
-        raise UsageError("app", app.name, "has no certificate here: there is nothing to revoke")
-    if after and not app.enabled:
-        wanted = "is not enabled, nothing would take the place of its certificate: `certfleet revoke` it without that"
-        raise UsageError("app", app.name, wanted)
-    properties = effective(app.properties, await fleet.inventory.properties())
-    wish = Revocation(
-        app=app.name,
-        serial=found.serial,
-        leaf=found.leaf,
-        ca=found.ca,
-        bundle=properties["ca-bundle"],
-        email=found.email or properties["email"],
-        reason=reason,
-        asked=utcnow(),
-        not_after=found.not_after,
-        after=found.generation if after else 0,
-    )
-    told = f"serial {found.serial}, {reason}" + ("; when every host serves another one" if after else "")
-    await fleet.agenda.schedule(revoke_member(app.name), utcnow() + SAFETY)
-    if withdrawn:
-        await fleet.agenda.schedule(check_member(app.name), utcnow() + SAFETY)
-    entry = fleet.journal.entry(app.name, "revocation asked", told)
-    await fleet.revocations.ask(wish, app.name, _withdraw(found, reason, withdrawn), entry)
-
-
-def _withdraw(found: Certificate, reason: Reason, withdrawn: str) -> Callable[[Certificate], Certificate]:
-    def change(now: Certificate) -> Certificate:
-        if now.serial != found.serial:
-            raise UsageError("app", now.app, "has got another certificate just now: look at it, and ask again")
-        if now.revoked is not None:
-            wanted = f"its certificate was revoked on {now.revoked:%Y-%m-%d %H:%M} UTC already"
-            raise UsageError("app", now.app, f"has nothing to revoke: {wanted}")
-        leaked = now.leaked or reason is Reason.KEY_COMPROMISE
-        return replace(now, leaked=leaked, withdrawn=withdrawn or now.withdrawn)
-
-    return change
 
 
 async def revoke(bench: Workbench, claim: Claim) -> Next:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from certfleet.acme_ca.revoking import Reason
+from certfleet.acme_ca.reasons import Reason
 from certfleet.models import Certificate, Installation, dump, load
 from certfleet.store import Store
 

@@ -10,14 +10,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import structlog
 from redis.exceptions import RedisError
 
 from certfleet.agenda import Agenda, Claim
 from certfleet.errors import CertfleetError, LeaseLost
-from certfleet.lifecycle.workbench import Workbench
 from certfleet.models import utcnow
+
+if TYPE_CHECKING:
+    from certfleet.lifecycle.workbench import Workbench
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +48,7 @@ class Waiting(Exception):
         self.members = members
 
 
-Step = Callable[[Workbench, Claim], Awaitable[Next]]
+Step = Callable[["Workbench", Claim], Awaitable[Next]]
 
 
 async def work(bench: Workbench, claims: Iterable[Claim], step: Step) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from certfleet.acme_ca.accounts import account_id
+from certfleet.acme_ca.account_records import account_id
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.models import Account, dump
 from tests.cli.conftest import Door

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from certfleet.acme_ca.accounts import account_id
+from certfleet.acme_ca.account_records import account_id
 from certfleet.acme_ca.presets import resolve_ca
 from tests.cli.conftest import PRIVATE_CA, Door
 

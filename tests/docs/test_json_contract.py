@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
-from certfleet.acme_ca.revoking import Reason
+from certfleet.acme_ca.reasons import Reason
 from certfleet.cli.revocation import RevocationView
 from certfleet.demo.story import Summary
 from certfleet.install.answer import Point

@@ -131,7 +131,7 @@ async def test_a_message_that_comes_twice_runs_once(store: Store) -> None:
 
 async def test_two_beats_never_both_tick(rig: Rig) -> None:
     """A second beat waits for the lock; when the first stands still it goes on, and the first gives way."""
-    beat = (sys.executable, "-m", "celery", "-A", "workers.app:app", "beat", "--pidfile=", "--loglevel", "WARNING")
+    beat = (sys.executable, "-m", "celery", "-A", "workers.schedule:app", "beat", "--pidfile=", "--loglevel", "WARNING")
     redis = rig.client._fleet.store.redis
     holder = await redis.get("certfleet:beat:lock")
     assert holder is not None

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from certfleet.acme_ca.accounts import account_id
+from certfleet.acme_ca.account_records import account_id
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.lifecycle.fleet import Fleet, open_fleet
 from certfleet.lifecycle.forecast import estimate

@@ -35,7 +35,7 @@ async def fleet_without_workers(rig: Rig) -> AsyncIterator[Rig]:
         "CERTFLEET_NAMESERVERS": f'["{rig.ca.dns}"]',
         "CERTFLEET_LEASE": LEASE,
     }
-    beat = (sys.executable, "-m", "celery", "-A", "workers.app:app", "beat", "--pidfile=", "--loglevel", "WARNING")
+    beat = (sys.executable, "-m", "celery", "-A", "workers.schedule:app", "beat", "--pidfile=", "--loglevel", "WARNING")
     server = await embedded_redis.start(rig.settings)
     try:
         async with (
