@@ -149,7 +149,7 @@ async def running_rig(
     bad_nonce_percent: int = 5,
     authz_reuse_percent: int = 0,
     sleep: bool = False,
-    workers: int = 2,
+    workers: int = 1,
     stack: bool = True,
     limits: Mapping[str, tuple[int, float, int]] | None = None,
     mirrored: bool = True,

@@ -53,7 +53,7 @@ async def test_twelve_apps_at_once(short_directory: Path, bad_nonce: int, reuse:
 
 async def test_a_warm_ca_is_asked_seven_times(short_directory: Path) -> None:
     """newOrder, authorization, challenge, order, finalize, order, certificate: nothing else, once warm."""
-    async with running_rig(short_directory, bad_nonce_percent=0, workers=1) as rig:
+    async with running_rig(short_directory, bad_nonce_percent=0) as rig:
         await add_shops(rig, 12)
         for number in range(8):  # the first ones warm the worker up and teach it the CA's pace
             await rig.client.enable(f"shop{number}")
@@ -71,7 +71,7 @@ async def test_a_warm_ca_is_asked_seven_times(short_directory: Path) -> None:
 
 async def test_a_reused_authorization_is_not_proven_again(short_directory: Path) -> None:
     """Four requests when the CA still knows that the name is ours."""
-    async with running_rig(short_directory, bad_nonce_percent=0, authz_reuse_percent=100, workers=1) as rig:
+    async with running_rig(short_directory, bad_nonce_percent=0, authz_reuse_percent=100) as rig:
         await add_shops(rig, 1)
         await rig.client.enable("shop0")
         await rig.all_served()

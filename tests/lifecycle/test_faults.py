@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,13 @@ from certfleet.models import utcnow
 from certfleet.overview import State
 from certfleet.store import Store
 from tests.rig import LIMIT, Rig, kill, running_rig
+
+
+@pytest.fixture
+async def rig(short_directory: Path) -> AsyncIterator[Rig]:
+    """A fleet with two workers."""
+    async with running_rig(short_directory, workers=2) as running:
+        yield running
 
 
 async def twelve(rig: Rig) -> list[str]:
@@ -48,7 +56,7 @@ async def test_redis_killed_in_the_middle_of_twelve_orders(
 ) -> None:
     """Kill -9 of Redis: the stack starts it again, every order ends well, and both workers work afterwards."""
     monkeypatch.setenv("CERTFLEET_LEASE", "10")  # a message that it had given out and not yet noted is lost for one
-    async with running_rig(short_directory) as rig:
+    async with running_rig(short_directory, workers=2) as rig:
         names = await twelve(rig)
         await asyncio.sleep(moment)
         server = await child_pid(rig, "valkey")
@@ -75,7 +83,7 @@ async def test_every_worker_killed_in_the_middle_of_twelve_orders(
 ) -> None:
     """Kill -9 of both workers: the stack starts them again, and each order goes on where it was."""
     monkeypatch.setenv("CERTFLEET_LEASE", "5")  # claims of the dead last for one lease
-    async with running_rig(short_directory) as rig:
+    async with running_rig(short_directory, workers=2) as rig:
         names = await twelve(rig)
         await asyncio.sleep(0.3)
         workers = [await child_pid(rig, name) for name in ("w1", "w2")]
@@ -89,7 +97,7 @@ async def test_every_worker_killed_in_the_middle_of_twelve_orders(
 async def test_an_emptied_broker_only_delays(short_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every message is deleted while workers are away: what was due comes again from the agenda."""
     monkeypatch.setenv("CERTFLEET_LEASE", "3")
-    async with running_rig(short_directory) as rig:
+    async with running_rig(short_directory, workers=2) as rig:
         for name in ("w1", "w2"):  # SIGSTOP: they hold nothing, and take nothing
             os.kill(await child_pid(rig, name), signal.SIGSTOP)
         names = await twelve(rig)

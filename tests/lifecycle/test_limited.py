@@ -18,10 +18,12 @@ ORDERS = "orders-per-account"
 
 
 @asynccontextmanager
-async def limited(directory: Path, *, mirrored: bool = True, **limits: tuple[int, float, int]) -> AsyncIterator[Rig]:
+async def limited(
+    directory: Path, *, mirrored: bool = True, workers: int = 1, **limits: tuple[int, float, int]
+) -> AsyncIterator[Rig]:
     """A fleet before a CA with these limits; with underscores for hyphens."""
     named = {name.replace("_", "-"): limit for name, limit in limits.items()}
-    async with running_rig(directory, bad_nonce_percent=0, limits=named, mirrored=mirrored) as rig:
+    async with running_rig(directory, bad_nonce_percent=0, limits=named, mirrored=mirrored, workers=workers) as rig:
         yield rig
 
 
@@ -180,8 +182,10 @@ async def test_an_app_that_goes_away_leaves_its_place_and_its_tokens(short_direc
 async def test_kill_everything_while_a_crowd_waits(short_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kill -9 of workers, of the clock and of Redis, again and again: nobody is lost, nobody is refused."""
     monkeypatch.setenv("CERTFLEET_LEASE", "3")
-    bound = {"certificates_per_domain": (1, 0.7, 3), "orders_per_account": (1, 0.4, 4)}
-    async with limited(short_directory, mirrored=True, **bound) as rig:
+    per_domain, per_account = (1, 0.7, 3), (1, 0.4, 4)
+    async with limited(
+        short_directory, workers=2, certificates_per_domain=per_domain, orders_per_account=per_account
+    ) as rig:
         names = [f"a{number:02}" for number in range(40)]
         for number, name in enumerate(names):
             await rig.add(name, [f"{name}.d{number % 3}.test"])

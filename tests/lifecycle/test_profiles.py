@@ -47,7 +47,7 @@ async def failing(rig: Rig) -> str:
 
 async def test_shortlived_from_the_property_to_renewal_at_half(short_directory: Path) -> None:
     """The profile goes into newOrder, is kept, makes a new order when it changes, and 160 h are renewed at half."""
-    async with running_rig(short_directory, limits={}, validity_seconds=HOURS_160, workers=1, settings=BUILT_IN) as rig:
+    async with running_rig(short_directory, limits={}, validity_seconds=HOURS_160, settings=BUILT_IN) as rig:
         await rig.strict.offer(PROFILES)
         await rig.add("blog", profile="shortlived")
         await rig.nginx.reload()
@@ -70,7 +70,7 @@ async def test_shortlived_from_the_property_to_renewal_at_half(short_directory: 
 
 async def test_renewals_keep_the_profile(short_directory: Path) -> None:
     """A global profile, certificates of seconds: each renewal asks for it, and no look ever meets an expired one."""
-    async with running_rig(short_directory, limits={}, validity_seconds=20, workers=1, settings=short(20)) as rig:
+    async with running_rig(short_directory, limits={}, validity_seconds=20, settings=short(20)) as rig:
         await rig.strict.offer(PROFILES)
         await rig.client.set_property("profile", "shortlived")
         await rig.add("blog")
@@ -89,7 +89,7 @@ def short(seconds: int) -> dict[str, Any]:
 
 async def test_a_profile_that_the_ca_does_not_have(short_directory: Path) -> None:
     """The sentence lists those there are; nothing was ordered for it; the right word mends it at once."""
-    async with running_rig(short_directory, limits={}, workers=1, settings=BUILT_IN) as rig:
+    async with running_rig(short_directory, limits={}, settings=BUILT_IN) as rig:
         await rig.strict.offer(PROFILES)
         await rig.add("blog", profile="shortlifed")
         await rig.nginx.reload()
@@ -110,7 +110,7 @@ async def test_a_profile_that_the_ca_does_not_have(short_directory: Path) -> Non
 
 async def test_a_ca_without_profiles(short_directory: Path) -> None:
     """Is said to have none; taken away from where it was set, here for all apps, it goes on."""
-    async with running_rig(short_directory, limits={}, workers=1) as rig:
+    async with running_rig(short_directory, limits={}) as rig:
         await rig.client.set_property("profile", "shortlived")
         await rig.add("blog")
         await rig.nginx.reload()
@@ -125,7 +125,7 @@ async def test_a_ca_without_profiles(short_directory: Path) -> None:
 
 async def test_a_profile_that_was_withdrawn(short_directory: Path) -> None:
     """The CA refuses what its directory still listed this morning: that directory is read again, and tells."""
-    async with running_rig(short_directory, limits={}, workers=1, settings=BUILT_IN) as rig:
+    async with running_rig(short_directory, limits={}, settings=BUILT_IN) as rig:
         await rig.strict.offer(PROFILES, hidden=["shortlived"])
         await rig.add("blog", profile="shortlived")
         await rig.nginx.reload()
@@ -139,7 +139,7 @@ async def test_a_profile_that_was_withdrawn(short_directory: Path) -> None:
 @pytest.mark.parametrize("together", [False, True], ids=["alone", "with a name"])
 async def test_an_address_is_served(short_directory: Path, *, together: bool) -> None:
     """Ordered, installed, and seen by a client that checks the address, and by certfleet without a server name."""
-    async with running_rig(short_directory, workers=1) as rig:
+    async with running_rig(short_directory) as rig:
         names = ["127.0.0.1", "blog.demo.test"] if together else ["127.0.0.1"]
         await rig.add("blog", names)
         await rig.nginx.reload()
@@ -153,7 +153,7 @@ async def test_an_address_is_served(short_directory: Path, *, together: bool) ->
 @pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
 async def test_an_ipv6_address_is_served(short_directory: Path) -> None:
     """Its own site, listener and endpoint: by the lines of the snippet, with the server name that it tells."""
-    async with running_rig(short_directory, workers=1) as rig:
+    async with running_rig(short_directory) as rig:
         where = {"listen": "::1", "address": "::1"}
         app = await rig.client.add_app("six", ["[::1]"], [HOST], where)
         assert app.identifiers == ("::1",)
@@ -174,7 +174,7 @@ async def test_an_ipv6_address_is_served(short_directory: Path) -> None:
 async def test_an_account_by_external_binding(short_directory: Path) -> None:
     """Failing with what is missing; told by the command line it is served, and the key shows nowhere."""
     known = {"externalAccountBindingRequired": True, "externalAccountMACKeys": {"kid-1": MAC}}
-    async with running_rig(short_directory, workers=1, settings=known) as rig:
+    async with running_rig(short_directory, settings=known) as rig:
         await rig.add("blog")
         await rig.nginx.reload()
         await rig.client.enable("blog")
@@ -197,7 +197,7 @@ async def test_an_account_by_external_binding(short_directory: Path) -> None:
 
 async def test_the_preferred_chain_is_served(short_directory: Path) -> None:
     """A client that trusts only the other root sees it; a chain that there is not is told in the journal."""
-    async with running_rig(short_directory, workers=1, alternate_roots=1) as rig:
+    async with running_rig(short_directory, alternate_roots=1) as rig:
         roots = [await rig.ca.root(number) for number in range(2)]
         names = [x509.load_pem_x509_certificate(root.encode()).subject.rfc4514_string()[3:] for root in roots]
         await rig.add("blog", **{"preferred-chain": names[1]})
