@@ -122,6 +122,8 @@ class Account:
     """The key that it is to have from now on, there before the CA hears of it; which one the CA has is asked there."""
     deactivated: datetime | None = None
     """When the operator ended it."""
+    former: tuple[str, ...] = ()
+    """Thumbprints (RFC 7638) of its keys before this one, the newest first: records of dns-persist-01 may name them."""
     moved: str = ""
     """The e-mail address under which it is kept now: this is only the way there, without a key."""
 

@@ -62,6 +62,7 @@ class Unlimited:
         """Nothing."""
 
 
+FORMER_KEPT = 20  # thumbprints of keys before the present one
 OTHERS = (0.1, 2.0)  # seconds: between two looks whether somebody else registers the account just now, and in all
 
 
@@ -127,7 +128,9 @@ class Accounts:
         def change(now: Account | None) -> Account | None:
             if now is None or now.sealed_next is None or self._vault.open(now.sealed_next) != pem:
                 return None  # somebody else has done it
-            return replace(now, sealed_key=now.sealed_next, sealed_next=None)
+            before = load_account_key(self._vault.open(now.sealed_key)).thumbprint
+            former = (before, *now.former)[:FORMER_KEPT]
+            return replace(now, sealed_key=now.sealed_next, sealed_next=None, former=former)
 
         return await self.records.change(account.id, change)
 

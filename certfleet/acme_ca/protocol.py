@@ -14,6 +14,8 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from certfleet.acme_ca.answers import Answer, Problem, parse_problem
 from certfleet.acme_ca.chains import Chain, read_chain, require_fit, require_linked
+from certfleet.acme_ca.challenges.dns_persist01 import METHOD as DNS_PERSIST01
+from certfleet.acme_ca.challenges.dns_persist01 import issuer_names
 from certfleet.acme_ca.eab import Binding, bind
 from certfleet.acme_ca.jws import b64
 from certfleet.acme_ca.keys import AccountKey, CertificateKey
@@ -27,6 +29,7 @@ ChallengeStatus = Literal["pending", "processing", "valid", "invalid"]
 
 # RFC 8555 §8.1 wants 128 bits of base64url; it becomes a URL's path and a Redis key.
 Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{16,256}$")]
+KINDS = ("http-01", "dns-01", DNS_PERSIST01)
 NAMES = 1_000  # identifiers and authorizations of one order at most
 ALTERNATES = 10  # chains that are looked at beside the default one
 
@@ -61,8 +64,11 @@ class Challenge:
 
     url: str
     token: str
+    """Empty for dns-persist-01, which has none."""
     status: ChallengeStatus
     error: Problem | None = None
+    issuers: tuple[str, ...] = ()
+    """Of dns-persist-01: what its record may call the CA; empty: the CA's list cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +81,19 @@ class Authorization:
     wildcard: bool = False
     http01: Challenge | None = None
     dns01: Challenge | None = None
+    dns_persist01: Challenge | None = None
     error: Problem | None = None
     """Why it is invalid: the error of the challenge that failed, whichever kind that was."""
     retry_at: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        """The identifier as it was asked for; a wildcard's is shown without `*.` (§7.1.4)."""
+        return f"*.{self.identifier.removeprefix('*.')}" if self.wildcard else self.identifier
+
+    def offered(self, kind: str) -> Challenge | None:
+        """The challenge of this kind; None: the CA does not offer it for this name."""
+        return {"http-01": self.http01, "dns-01": self.dns01, DNS_PERSIST01: self.dns_persist01}[kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +139,9 @@ class _Order(BaseModel):
 
 
 class _Challenge(BaseModel):
+    type: str = ""
     url: AcmeURL
-    token: Token
+    token: Token | None = None
     status: ChallengeStatus
     error: Any = None
 
@@ -200,7 +217,7 @@ async def get_authorization(transport: Transport, signer: Signer, url: str) -> A
     """Look at one name's authorization (§7.5)."""
     answer = await transport.post(url, None, signer.key, kid=signer.kid, kind="authorization")
     found = _parse(_Authorization, answer, "authorization")
-    offered = {kind: entry for entry in found.challenges if (kind := entry.get("type")) in ("http-01", "dns-01")}
+    offered = {kind: entry for entry in found.challenges if (kind := entry.get("type")) in KINDS}
     errors = [parse_problem(entry.get("error")) for entry in found.challenges]
     return Authorization(
         url=url,
@@ -209,6 +226,7 @@ async def get_authorization(transport: Transport, signer: Signer, url: str) -> A
         wildcard=found.wildcard,
         http01=_challenge(offered["http-01"]) if "http-01" in offered else None,
         dns01=_challenge(offered["dns-01"]) if "dns-01" in offered else None,
+        dns_persist01=_readable(offered[DNS_PERSIST01]) if DNS_PERSIST01 in offered else None,
         error=next((error for error in errors if error is not None), None),
         retry_at=answer.retry_at,
     )
@@ -317,9 +335,27 @@ def _order(answer: Answer, url: str) -> AcmeOrder:
     )
 
 
+def _readable(value: object) -> Challenge | None:
+    # Of a kind whose form still changes: whoever proves names in another way does without it.
+    try:
+        return _challenge(value)
+    except CAMisbehaved:
+        return None
+
+
 def _challenge(value: object) -> Challenge:
     try:
         found = _Challenge.model_validate(value)
     except ValidationError as error:
         raise _misbehaved("challenge", error) from None
-    return Challenge(url=found.url, token=found.token, status=found.status, error=parse_problem(found.error))
+    if found.token is None and found.type in ("http-01", "dns-01"):
+        raise CAMisbehaved(f"the CA sent a challenge {found.type} without a token, which RFC 8555 does not allow")
+    # Two spellings are in use: version 02 of the draft, and those before it.
+    named = value.get("issuerDomainNames", value.get("issuer-domain-names")) if isinstance(value, dict) else None
+    return Challenge(
+        url=found.url,
+        token=found.token or "",
+        status=found.status,
+        error=parse_problem(found.error),
+        issuers=issuer_names(named),
+    )

@@ -28,6 +28,7 @@ from yarl import URL
 
 from certfleet import __version__
 from certfleet.acme_ca.answers import Answer, parse_nonce, parse_retry_after, problem_of
+from certfleet.acme_ca.challenges.dns_persist01 import HashPrefix, Issuers
 from certfleet.acme_ca.jws import sign
 from certfleet.acme_ca.keys import AccountKey
 from certfleet.acme_ca.pace import Pace
@@ -63,6 +64,15 @@ class Meta(_Wire):
     profiles: Profiles = {}
     caa_identities: tuple[str, ...] = ()
     """What the CA is called in CAA records."""
+    issuer_domain_names: Issuers = ()
+    """What it is called in records of dns-persist-01."""
+    account_hash_prefix: HashPrefix = ""
+    """What accounts are called there begins with; empty: by their URLs."""
+
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """What records of dns-persist-01 may call the CA, as far as its directory says; empty: it does not."""
+        return self.issuer_domain_names or tuple(name.lower().removesuffix(".") for name in self.caa_identities)
 
 
 class Directory(_Wire):

@@ -40,6 +40,27 @@ class Server:
     addresses: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a name leads, behind every CNAME, and the zone that this is in."""
+
+    name: str
+    zone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What one server has at a name."""
+
+    where: str
+    """The server's name and address."""
+    values: frozenset[str] = frozenset()
+    fault: str | None = None
+    """Why that is not known, as the end of a sentence that begins with `where`."""
+    heard: bool = True
+    """There was an answer."""
+
+
 class Zones:
     """Questions about zones, by the system's resolver or by the name servers that the settings name."""
 
@@ -53,11 +74,16 @@ class Zones:
 
     async def place(self, owner: str, value: str) -> TXTRecord:
         """The record to write so that `owner` shows `value`: behind its CNAMEs. Raises OwnerError."""
+        found = await self.follow(owner)
+        return TXTRecord(name=found.name, value=value, zone=found.zone, owner=owner)
+
+    async def follow(self, owner: str) -> Place:
+        """Where a name leads. Raises OwnerError."""
         name = owner
         for _ in range(ALIASES):
             target = await self._alias(name)
             if target is None:
-                return TXTRecord(name=name, value=value, zone=await self.zone_of(name), owner=owner)
+                return Place(name, await self.zone_of(name))
             name = target
         raise OwnerError(f"{owner} leads through more than {ALIASES} CNAMEs: let it be one CNAME to the name itself")
 
@@ -89,35 +115,42 @@ class Zones:
 
     async def not_shown(self, record: TXTRecord, servers: Sequence[Server]) -> list[str]:
         """What is still in the way at each server that does not show the record, in words; empty: all show it."""
-        told = await asyncio.gather(*(self._look(record, server) for server in servers))
-        return [sentence for sentence in told if sentence]
+        told = []
+        for seen in await self.texts(Place(record.name, record.zone), servers):
+            if seen.fault is not None:
+                told.append(f"{seen.where} {seen.fault}")
+            elif record.value not in seen.values:
+                told.append(f"{seen.where} does not show the TXT record {record.name} yet")
+        return told
 
-    async def _look(self, record: TXTRecord, server: Server) -> str | None:
+    async def texts(self, place: Place, servers: Sequence[Server]) -> list[Shown]:
+        """The TXT records that each server has there itself, asked without a resolver between."""
+        seen = await asyncio.gather(*(self._texts_at(place, server) for server in servers))
+        return [shown for several in seen for shown in several]
+
+    async def _texts_at(self, place: Place, server: Server) -> list[Shown]:
         if not server.addresses:
-            return f"{server.name} has no address"
-        told = await asyncio.gather(*(self._look_at(record, address) for address in server.addresses))
-        answered = [sentence for heard, sentence in told if heard]
+            return [Shown(server.name, fault="has no address", heard=False)]
+        told = await asyncio.gather(*(self._ask_server(place, server.name, address) for address in server.addresses))
         # An IPv6 address that this machine has no way to is no evidence while the server answers elsewhere.
-        sentences = answered or [sentence for _, sentence in told]
-        missing = next((sentence for sentence in sentences if sentence), None)
-        return f"{server.name} {missing}" if missing else None
+        return [shown for shown in told if shown.heard] or told[:1]
 
-    async def _look_at(self, record: TXTRecord, address: str) -> tuple[bool, str | None]:
-        """Whether there was an answer, and what is wrong with it."""
-        query = dns.message.make_query(record.name, "TXT", flags=0)
+    async def _ask_server(self, place: Place, server: str, address: str) -> Shown:
+        query = dns.message.make_query(place.name, "TXT", flags=0)
+        where = f"{server} ({address})"
         try:
             answer, _ = await dns.asyncquery.udp_with_fallback(query, address, timeout=ANSWER, port=self._port)
         except (dns.exception.DNSException, OSError, EOFError) as error:
-            return False, f"({address}) does not answer ({type(error).__name__})"
+            return Shown(where, fault=f"does not answer ({type(error).__name__})", heard=False)
         if answer.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-            return True, f"({address}) answers {dns.rcode.to_text(answer.rcode())} for {record.zone}"
-        values = {
+            return Shown(where, fault=f"answers {dns.rcode.to_text(answer.rcode())} for {place.zone}")
+        values = (
             b"".join(one.strings).decode(errors="replace")
             for rrset in answer.answer
-            if rrset.rdtype == dns.rdatatype.TXT and _text(rrset.name) == record.name
+            if rrset.rdtype == dns.rdatatype.TXT and _text(rrset.name) == place.name
             for one in rrset
-        }
-        return True, None if record.value in values else f"({address}) does not show the TXT record {record.name} yet"
+        )
+        return Shown(where, frozenset(values))
 
     async def _alias(self, name: str) -> str | None:
         """Where a CNAME of this name leads; None: it has none of its own."""

@@ -224,6 +224,36 @@ async def test_challenges_of_unknown_kinds_do_no_harm(tmp_path: Path) -> None:
     assert str(found.error) == "dns: no TXT"
 
 
+@pytest.mark.parametrize(
+    ("changes", "issuers"),
+    [
+        ({"issuer-domain-names": ["ca.example"]}, ("ca.example",)),
+        ({"issuerDomainNames": ["a.example", "b.example"]}, ("a.example", "b.example")),
+        ({"issuerDomainNames": ["a.example"] * 11}, ()),
+        ({}, ()),
+    ],
+)
+async def test_a_challenge_without_a_token(
+    tmp_path: Path, changes: dict[str, object], issuers: tuple[str, ...]
+) -> None:
+    """dns-persist-01 has the CA's names instead, by either spelling; any other kind needs its token."""
+    good = authorization()
+    standing = {"type": "dns-persist-01", "url": "https://127.0.0.1/c/2", "status": "pending", **changes}
+    good |= {"wildcard": True, "challenges": [standing]}
+    bare = authorization()
+    del bare["challenges"][1]["token"]
+    async with scripted(tmp_path, web.json_response(good), web.json_response(bare)) as (_, transport):
+        url = transport.ca.directory.replace("/dir", "/authz/1")
+        found = await get_authorization(transport, SIGNER, url)
+        with pytest.raises(CAMisbehaved, match="http-01 without a token"):
+            await get_authorization(transport, SIGNER, url)
+    challenge = found.offered("dns-persist-01")
+    assert challenge is not None
+    assert (challenge.token, challenge.issuers) == ("", issuers)
+    assert found.name == "*.a.test"
+    assert found.offered("http-01") is None
+
+
 async def test_an_order_without_location_or_for_other_names_is_refused(tmp_path: Path) -> None:
     """NewOrder needs a Location on the CA's own host and the names that were asked for."""
     here = {"Location": "https://127.0.0.1:1/order/1"}
