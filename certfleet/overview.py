@@ -65,6 +65,8 @@ class Overview:
     """How many wait there."""
     profile: str | None
     """The profile that the newest certificate was asked for by; None: the CA's default, or there is none."""
+    warning: str | None
+    """What will be in the way of the next renewal, while nothing is wrong yet: its standing records."""
 
 
 def overview(
@@ -76,8 +78,12 @@ def overview(
     *,
     place: Place | None = None,
     told: Renewal | None = None,
+    warning: str | None = None,
 ) -> Overview:
-    """Put an app's records together; `place`: where its order waits for tokens, `told`: what the CA said of renewal."""
+    """Put an app's records together; `place`: where its order waits for tokens, `told`: what the CA said of renewal.
+
+    `warning`: what was found at its standing records, if these are how its names are proven.
+    """
     said = current(certificate, told) if certificate else None
     generation = certificate.generation if certificate else 0
     served_on = sum(1 for i in installations.values() if generation and i.host in app.hosts and i.served == generation)
@@ -110,6 +116,7 @@ def overview(
         place=place.place if place else None,
         places=place.waiting if place else None,
         profile=(certificate.profile or None) if certificate else None,
+        warning=warning if properties["challenge"] == "dns-persist-01" else None,
     )
 
 

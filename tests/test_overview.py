@@ -57,3 +57,10 @@ def test_every_error_is_told() -> None:
     view = overview(APP, effective({}, {}), CERTIFICATE, replace(ORDER, error="no", retry_at=NOW), errors)
     assert (view.error, view.next_try) == ("no", NOW)
     assert view.domains == ("bücher.example",)
+
+
+def test_a_warning_is_of_standing_records() -> None:
+    """It is shown while these are how the names are proven, beside whatever the state is."""
+    for challenge, warning in (("dns-persist-01", "gone"), ("dns-01", None), ("http-01", None)):
+        view = overview(APP, effective({"challenge": challenge}, {}), CERTIFICATE, None, SERVED, warning="gone")
+        assert (view.state, view.warning) == (State.SERVED, warning)

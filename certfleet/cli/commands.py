@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from certfleet import __version__
-from certfleet.cli import account, apps, dns, eab, hosts, limits, machine, revocation
+from certfleet.cli import account, apps, dns, dns_persist, eab, hosts, limits, machine, revocation
 from certfleet.cli.doctor import doctor
 from certfleet.cli.forecast import forecast
 from certfleet.cli.output import left, moment, note, overview_table, print_json, print_renderable, print_table, waiting
@@ -45,6 +45,7 @@ app = typer.Typer(
 app.add_typer(apps.app, name="app")
 app.add_typer(hosts.app, name="host")
 app.add_typer(dns.app, name="dns")
+app.add_typer(dns_persist.app, name="dns-persist")
 app.add_typer(limits.app, name="limits")
 app.add_typer(account.app, name="account")
 app.add_typer(machine.vault, name="vault")
@@ -217,6 +218,7 @@ def info(app: AppName, as_json: AsJSON = False) -> None:
         *([("CA's reason", view.explanation)] if view.explanation else []),
         ("order", view.reason or "none"),
         ("error", view.error or "none"),
+        *([("warning", view.warning)] if view.warning else []),
         ("next try", moment(view.next_try)),
         ("waits for", waiting(view) or "nothing"),
         ("served on", f"{view.served_on} of {len(view.hosts)} hosts"),

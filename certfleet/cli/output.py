@@ -97,7 +97,8 @@ def note(view: Overview) -> str:
     """What there is to know beyond the state, in a few words."""
     again = f" (again in {left(view.next_try)})" if view.next_try and view.error else ""
     wave = f"wave {view.wave}" if view.wave else ""
-    return "; ".join(part for part in (view.error or waiting(view) or view.reason, wave) if part) + again
+    now = "; ".join(part for part in (view.error or waiting(view) or view.reason, wave) if part) + again
+    return "; ".join(part for part in (now, view.warning) if part)
 
 
 def waiting(view: Overview) -> str:

@@ -21,6 +21,7 @@ from certfleet.properties import effective
 
 if TYPE_CHECKING:
     from certfleet.lifecycle.doctor import Finding
+    from certfleet.lifecycle.standing import StandingRecord
 
 from certfleet.client.apps import AppRequests
 from certfleet.client.desk import Done
@@ -46,6 +47,7 @@ class Looks(AppRequests):
         orders = await self._fleet.records.orders(names)
         renewals = await self._fleet.records.renewals(names)
         installations = await self._fleet.records.installations_of(names)
+        warned = await self._fleet.records.warnings(names)
         places = await (lines or Lines(self._fleet.store)).places(list(orders))
         return [
             overview(
@@ -56,6 +58,7 @@ class Looks(AppRequests):
                 installations[app.name],
                 place=places.get(app.name),
                 told=renewals.get(app.name),
+                warning=warned.get(app.name),
             )
             for app in apps
         ]
@@ -74,6 +77,15 @@ class Looks(AppRequests):
         from certfleet.lifecycle.doctor import diagnose  # noqa: PLC0415  late as above
 
         return await diagnose(self._fleet, await self.app(name))
+
+    async def standing_records(self, name: str) -> list[StandingRecord]:
+        """The TXT records by which an app's names are proven with dns-persist-01, and whether they stand.
+
+        Asks from here, which needs the vault's key. Raises UnknownName, OwnerError, CAError, ConfigurationError.
+        """
+        from certfleet.lifecycle.standing import standing_records  # noqa: PLC0415  late as above
+
+        return await standing_records(self._fleet, await self.app(name))
 
     async def history(self, name: str) -> list[Entry]:
         """The newest entries of an app's journal, oldest first."""

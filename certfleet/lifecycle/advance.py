@@ -1,8 +1,7 @@
 """The order machine: look at the record and at the CA, do the one next thing, persist, repeat.
 
     record without URL ── tokens (admission.py) ── newOrder ──▶ URL kept ──▶ what the CA says of the order:
-      pending ── authorizations → challenges published → self-check → answered → polled ─┐
-      (dns-01:                    records written → seen at every server →)              │
+      pending ── authorizations → control shown (proving.py) → answered → polled ────────┐
       ready ──── key sealed and kept → finalize → polled ────────────────────────────────┤ again
       processing ── polled ──────────────────────────────────────────────────────────────┘
       valid ──── certificate fetched, stored and wanted on every host in one write: done
@@ -14,66 +13,36 @@ An answer that does not come within a second or two is waited for on the agenda.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 from certfleet.acme_ca import protocol
-from certfleet.acme_ca.challenges.dns01 import record_name, record_value
-from certfleet.acme_ca.challenges.http01 import key_authorization
 from certfleet.acme_ca.keys import CertificateKey, key_pem, load_key, make_csr, make_key
 from certfleet.acme_ca.pace import Pace, poll
 from certfleet.acme_ca.presets import resolve_ca
-from certfleet.acme_ca.protocol import AcmeOrder, Authorization, Challenge, Issued, Signer
-from certfleet.acme_ca.transport import Transport
+from certfleet.acme_ca.protocol import AcmeOrder, Issued
 from certfleet.agenda import Claim
-from certfleet.errors import AcmeProblem, CAMisbehaved, OwnerError, SlowedDown, UnknownName
+from certfleet.errors import AcmeProblem, CAMisbehaved, SlowedDown, UnknownName
 from certfleet.lifecycle import txt
-from certfleet.lifecycle.admission import Admission, admission
+from certfleet.lifecycle.admission import admission
 from certfleet.lifecycle.ahead import look_ahead
 from certfleet.lifecycle.issued import afterwards, store
 from certfleet.lifecycle.key_reuse import has_leaked, reused_key
-from certfleet.lifecycle.publishing import hand_out, wish
+from certfleet.lifecycle.proving import prove
 from certfleet.lifecycle.renewal import renew_at
 from certfleet.lifecycle.renewal_info import FIRST_LOOK
 from certfleet.lifecycle.replacement import as_replacement, not_replacing, note_refusal
+from certfleet.lifecycle.run import Run
 from certfleet.lifecycle.setback import PATIENCE, troubled
 from certfleet.lifecycle.trouble import EXPECTED, OrderInvalid, Parked
 from certfleet.lifecycle.wishes import as_wished, without_url
 from certfleet.lifecycle.work import Next, Waiting
 from certfleet.lifecycle.workbench import Workbench
 from certfleet.limits.refusals import paused
-from certfleet.limits.rooms import Standing
 from certfleet.models import CA, App, Certificate, Order, OrderState, utcnow
 from certfleet.properties import effective, parse_grace
 
 ROUNDS = 8  # states that one run may go through; a CA that jumps about more often than that is not believed
-
-Challenges = list[tuple[str, Challenge]]
-"""Each with the name that it is for."""
-
-
-@dataclass(slots=True)
-class Run:
-    """One run of the machine over one order."""
-
-    bench: Workbench
-    claim: Claim
-    app: App
-    order: Order
-    properties: dict[str, str]
-    transport: Transport
-    signer: Signer
-    admission: Admission
-    standing: Standing
-    served: Certificate | None
-    """The app's present certificate."""
-
-    async def save(self, **changes: object) -> None:
-        """Persist the order with changes, under our fence. Raises LeaseLost."""
-        self.order = replace(self.order, **changes)  # type: ignore[arg-type]  # fields by name
-        await self.bench.fleet.records.save_order(self.claim, self.order)
 
 
 async def advance(bench: Workbench, claim: Claim) -> Next:
@@ -137,7 +106,8 @@ async def _to_its_end(run: Run) -> Certificate:
     for _ in range(ROUNDS):
         match acme.status:
             case "pending":
-                acme = await _prove(run, acme)
+                await prove(run, acme)
+                acme = await _polled(run, run.transport.ready, lambda seen: seen.status != "pending", acme)
             case "ready":
                 acme = await _finalize(run, acme)
             case "processing":
@@ -218,62 +188,6 @@ async def _not_replacing(run: Run, problem: AcmeProblem) -> Waiting:
     await run.save(replaces="", exempt=False, ordinary=True)
     await note_refusal(run.bench.fleet.journal, run.app.name, problem)
     return Waiting(utcnow())
-
-
-async def _prove(run: Run, acme: AcmeOrder) -> AcmeOrder:
-    """Show control of every name that the CA does not take for proven, then wait for its verdict."""
-    if not run.order.answered:
-        challenges = await _challenges(run, acme)
-        if run.properties["challenge"] == "dns-01":
-            await _show_records(run, challenges)
-        else:
-            await _publish(run, challenges)
-            if run.properties["self-check"] == "on":
-                await _self_check(run, challenges)
-        await asyncio.gather(
-            *(protocol.answer_challenge(run.transport, run.signer, challenge.url) for _, challenge in challenges)
-        )
-        run.order = replace(run.order, answered=tuple(challenge.url for _, challenge in challenges))
-    return await _polled(run, run.transport.ready, lambda seen: seen.status != "pending", acme)
-
-
-async def _challenges(run: Run, acme: AcmeOrder) -> Challenges:
-    """The challenge to answer for each name that is still to be proven, a wildcard and its own name one each."""
-    found: list[Authorization] = await asyncio.gather(
-        *(protocol.get_authorization(run.transport, run.signer, url) for url in acme.authorizations)
-    )
-    wanted, challenges = run.properties["challenge"], []
-    for authorization in found:
-        if authorization.status == "pending":
-            challenge = authorization.dns01 if wanted == "dns-01" else authorization.http01
-            if challenge is None:
-                raise OwnerError(f"{authorization.identifier}: the CA does not offer {wanted} for this name")
-            challenges.append((authorization.identifier, challenge))
-    return challenges
-
-
-async def _show_records(run: Run, challenges: Challenges) -> None:
-    """Have each name's TXT record at every server of its zone, before anybody asks. Raises Waiting, OwnerError."""
-    values = [(record_name(name), record_value(challenge.token, run.signer.key)) for name, challenge in challenges]
-    await txt.show(run.bench, run.app, run.order, run.properties, values)
-
-
-async def _publish(run: Run, challenges: Challenges) -> None:
-    """Let the responder or the app's hosts answer for the tokens, before anybody asks. Raises Waiting, OwnerError."""
-    answers = {c.token: key_authorization(c.token, run.signer.key) for _, c in challenges}
-    run.order = replace(run.order, tokens=tuple(answers))
-    records = run.bench.fleet.records
-    await records.save_order(run.claim, run.order, *records.answers(answers))
-    if (via := run.properties["challenge-via"]) != "responder":
-        wanted = wish(run.app, via, list(answers), run.signer.key.thumbprint)
-        await hand_out(run.bench.fleet, run.app, wanted, run.order.retry_at)
-
-
-async def _self_check(run: Run, challenges: Challenges) -> None:
-    """Fetch each challenge as the CA will. Raises OwnerError: a failed authorization at the CA is what it saves."""
-    check = run.bench.self_check(int(run.properties["http-port"]))
-    key = run.signer.key
-    await asyncio.gather(*(check.check(name, c.token, key_authorization(c.token, key)) for name, c in challenges))
 
 
 async def _finalize(run: Run, acme: AcmeOrder) -> AcmeOrder:

@@ -11,6 +11,7 @@ from certfleet.lifecycle.ordering import make_order
 from certfleet.lifecycle.records import host_member, newly_wanted
 from certfleet.lifecycle.renewal import LOOK_AGAIN, Due, decide
 from certfleet.lifecycle.renewal_info import look_at_renewal
+from certfleet.lifecycle.watching import watch
 from certfleet.lifecycle.waves import parse_waves, rollout
 from certfleet.lifecycle.work import Next
 from certfleet.lifecycle.workbench import Workbench
@@ -46,6 +47,8 @@ async def check(bench: Workbench, claim: Claim) -> Next:
         members += await make_order(fleet, app, properties, decision.reason, now, urgent=urgent)
     if certificate is not None:
         members += await _reconcile(bench, claim, app, properties, certificate)
+        if not isinstance(decision, Due):  # an order says itself what it cannot do without
+            await watch(bench, claim, app, certificate, properties)
     # An order has its own time on the agenda; the look after it is for what nobody foresaw.
     return Next(now + LOOK_AGAIN if isinstance(decision, Due) else decision.at, tuple(members))
 

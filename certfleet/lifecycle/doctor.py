@@ -14,14 +14,17 @@ from ipaddress import ip_address
 from certfleet.acme_ca import protocol
 from certfleet.acme_ca.account_records import account_id, known_account
 from certfleet.acme_ca.caa import judge
+from certfleet.acme_ca.challenges.dns_persist01 import METHOD as DNS_PERSIST01
 from certfleet.acme_ca.keys import load_account_key
 from certfleet.acme_ca.presets import most_names, resolve_ca
 from certfleet.acme_ca.protocol import Signer
 from certfleet.acme_ca.transport import Transport
-from certfleet.errors import CAError, VaultError
+from certfleet.errors import CAError, OwnerError, VaultError
 from certfleet.lifecycle.fleet import Fleet
 from certfleet.lifecycle.preflight import BY_ADDRESS, Preflight, first_few, forbidden, is_address, missing, preflight
+from certfleet.lifecycle.standing import sightings
 from certfleet.lifecycle.trial import served_everywhere
+from certfleet.lifecycle.watching import warning
 from certfleet.lifecycle.workbench import Workbench, open_workbench
 from certfleet.limits.buckets import Bucket
 from certfleet.limits.keys import RENEWAL_WINDOW, order_buckets, refused_bucket, slow_down_bucket
@@ -227,6 +230,8 @@ async def _caa(case: Case) -> Finding:
 async def _challenge(case: Case) -> Finding:
     """A challenge of ours is answered, published the app's own way and fetched as the CA will."""
     name, method = "challenge", case.flight.method
+    if method == DNS_PERSIST01:
+        return await _standing(case, name)
     if method != "http-01":
         return _fine(name, f"not asked on port {case.properties['http-port']}: names are proven by {method}")
     try:
@@ -238,6 +243,23 @@ async def _challenge(case: Case) -> Finding:
     if said.faults:
         return _wrong(name, first_few(said.faults))
     return _fine(name, said.told)
+
+
+async def _standing(case: Case, name: str) -> Finding:
+    """The records that prove the names stand, and will when the certificate is renewed."""
+    if case.failure is not None:
+        return _wrong(name, "not asked: the CA, which says what the record has to be, does not answer")
+    try:
+        seen = await sightings(case.bench, case.app, case.ca, case.properties)
+    except (CAError, OwnerError, VaultError) as error:
+        return _wrong(name, str(error))
+    show = f"`certfleet dns-persist show {case.app.name}` has what to put there"
+    if faults := [f"{one.want.name}: {one.message}" for one in seen if not one.stands]:
+        return _wrong(name, f"{first_few(faults)}; {show}")
+    served = await case.bench.fleet.records.certificate(case.app.name)
+    if served and (told := warning(case.app, seen, served)):
+        return _wrong(name, told)
+    return _fine(name, first_few([f"{one.want.name}: {one.message}" for one in seen]))
 
 
 async def _tokens(case: Case) -> Finding:

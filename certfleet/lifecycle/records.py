@@ -3,6 +3,7 @@
 order:<app>          string  the app's one live Order
 certificate:<app>    string  the newest Certificate (key sealed)
 renewal:<app>        string  what the CA said of when to renew it: a Renewal
+standing:<app>       string  what is wrong with its standing records, in words; it goes when all are well
 chain:<sha256>       string  PEM of intermediates, shared by every certificate below them
 challenge:<token>    string  key authorization for the responder, until its time to live ends
 installations:<app>  hash    host -> Installation
@@ -143,6 +144,18 @@ class Records:
         """The CA has no renewal information any more. Raises LeaseLost."""
         await self.write(claim, [("DEL", self._store.key("renewal", app))])
 
+    async def warnings(self, apps: Iterable[str]) -> dict[str, str]:
+        """What is wrong with the standing records of these apps, where something is (watching.py)."""
+        names = list(apps)
+        texts = await self._redis.mget([self._store.key("standing", app) for app in names]) if names else []
+        return {app: text for app, text in zip(names, texts, strict=True) if text}
+
+    async def save_warning(self, claim: Claim, app: str, warning: str, *more: Command) -> None:
+        """Keep what is wrong with an app's standing records; empty: nothing is. Raises LeaseLost."""
+        key = self._store.key("standing", app)
+        change: Command = ("SET", key, warning) if warning else ("DEL", key)
+        await self.write(claim, [("NEEDS", self._store.key("app", app)), change, *more])
+
     async def chains(self, certificates: Iterable[Certificate]) -> dict[str, str]:
         """PEM of the intermediates by their key."""
         names = sorted({certificate.chain for certificate in certificates})
@@ -274,7 +287,8 @@ class Records:
         pipe = self._redis.pipeline()
         if generation:
             pipe.set(self._store.key("generation", app.name), generation)
-        pipe.delete(*(self._store.key(kind, app.name) for kind in ("order", "certificate", "renewal", "installations")))
+        kinds = ("order", "certificate", "renewal", "installations", "standing")
+        pipe.delete(*(self._store.key(kind, app.name) for kind in kinds))
         for token in order.tokens if order else ():
             pipe.delete(self._store.key("challenge", token))
         for host in app.hosts:

@@ -50,6 +50,26 @@ def new_order(body: bytes) -> NewOrder | None:
     return NewOrder(account, names, profile, replaces) if isinstance(account, str) and names else None
 
 
+def key_change(body: bytes) -> tuple[str, str] | None:
+    """Whose key changes (the account's URL), and to which; None when it is no keyChange (RFC 8555 §7.3.5)."""
+    try:
+        protected, payload = _decode(body)
+        inner = json.loads(urlsafe_b64decode(payload["protected"] + "=="))
+        return protected["kid"], json.dumps({name: inner["jwk"].get(name) for name in THUMBPRINT})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def answered(body: bytes) -> str | None:
+    """The account whose client says that a challenge may be looked at; None when it only asks how that stands."""
+    try:
+        signed = json.loads(body)
+        kid = json.loads(urlsafe_b64decode(signed["protected"] + "=="))["kid"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return kid if signed.get("payload") and isinstance(kid, str) else None
+
+
 def _decode(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     signed = json.loads(body)
     protected, payload = (json.loads(urlsafe_b64decode(signed[part] + "==")) for part in ("protected", "payload"))

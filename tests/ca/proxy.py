@@ -25,6 +25,7 @@ from tests.ca.book import Book, Paused
 from tests.ca.buckets import Denial
 from tests.ca.gcra import SECOND
 from tests.ca.limits import CONSECUTIVE_FAILURES, checked, pair_key
+from tests.ca.persist import Persist
 from tests.ca.problems import Problem, busy, invalid_profile, paused, too_many
 from tests.ca.profiles import Profiles
 from tests.ca.renewals import Made, Renewals, Verdict, Window, as_json
@@ -32,6 +33,7 @@ from tests.ca.report import KINDS, Refusal
 
 ADDRESS_HEADER = "X-Rig-Address"
 """The address that a request pretends to come from."""
+ROLLOVER = "/rollover-account-key"
 RENEWAL_INFO = "draft-ietf-acme-ari-03"
 ENDPOINTS = {
     "dir": "directory",
@@ -64,6 +66,7 @@ class StrictFront(Front):
     ordered: deque[Problem] = field(default_factory=deque)
     """What the next newOrders are answered."""
     profiles: Profiles = field(default_factory=Profiles)
+    persist: Persist = field(default_factory=Persist)
 
     async def handle(self, request: web.BaseRequest, kind: str) -> web.Response:
         """Refuse at once what comes too fast, then one by one what costs tokens."""
@@ -76,6 +79,8 @@ class StrictFront(Front):
             return self._refuse(busy(denial.retry_in), _refusal(denial, now, status=503))
         if self.renewals.on and endpoint == "renewal-info":
             return self._renewal_info(request.path.rpartition("/")[2])
+        if kind == "challenge":
+            await self.persist.answered(request.path.rpartition("/")[2], await request.read())
         # A token that Pebble's refusal gives back must not be missed by another request in between.
         async with self.lock if kind in ONE_AT_A_TIME or kind == "newAccount" else nullcontext():
             match kind:
@@ -84,6 +89,8 @@ class StrictFront(Front):
                 case "newAccount":
                     return await self._new_account(request, address)
             answer = await self.pass_on(request)
+        if request.path == ROLLOVER and answer.status == web.HTTPOk.status_code:
+            self.persist.rolled_over(await request.read())
         return self._seen(kind, request, answer)
 
     def _seen(self, kind: str, request: web.BaseRequest, answer: web.Response) -> web.Response:
@@ -95,6 +102,8 @@ class StrictFront(Front):
             answer = self.profiles.shown(kind, name, answer)
         if kind == "directory":
             return self._directory(request, answer)
+        if kind in {"authorization", "challenge"}:
+            answer = self.persist.shown(kind, name, answer)
         if kind == "certificate" and isinstance(answer.body, bytes):
             self.renewals.downloaded(name, answer.body)
         if kind in WATCHED:
@@ -103,6 +112,7 @@ class StrictFront(Front):
 
     def _directory(self, request: web.BaseRequest, answer: web.Response) -> web.Response:
         document = _document(answer)
+        self.persist.described(document.setdefault("meta", {}))
         if self.identities:
             document.setdefault("meta", {})["caaIdentities"] = list(self.identities)
         if self.renewals.on:
@@ -123,6 +133,7 @@ class StrictFront(Front):
             self.book.buckets.give_back(verdict, time.time_ns())
         if answer.status in {web.HTTPOk.status_code, web.HTTPCreated.status_code}:
             self.book.registered(wanted.key)
+            self.persist.registered(answer.headers["Location"], wanted.key)
         return answer
 
     async def _new_order(self, request: web.BaseRequest) -> web.Response:
@@ -269,6 +280,7 @@ class StrictFront(Front):
             "answer": self._order_answers,
             "slow-down": self._slow_down,
             "profiles": self.profiles.offer,
+            "persist": self.persist.offer,
             "identify": self._identify,
             "renewals": self._renew,
             "window": lambda *, identifier, **window: self.renewals.move(identifier, Window(**window)),
@@ -317,6 +329,7 @@ class StrictFront(Front):
             "buckets": self.book.buckets.state(now),
             "paused": sorted(self.book.paused),
             "profiles": self.profiles.asked(),
+            "persist_looks": self.persist.looks,
         }
 
 

@@ -85,6 +85,18 @@ class StrictCA(DemoCA):
         found: list[str | None] = (await self._ask("GET", "book"))["profiles"]
         return found
 
+    async def offer_persist(self, resolver: str, *issuers: str, prefix: str = "") -> None:
+        """Offer dns-persist-01 instead of dns-01 from now on, as a CA of these names; none: not any more.
+
+        Its records are looked up at `resolver`. With a `prefix` accounts are hashes below it (version 02 of the draft).
+        """
+        words = {"resolver": resolver, "issuers": list(issuers), "prefix": prefix}
+        await self._control("persist", **words, management=self.dns_management)
+
+    async def persist_looks(self) -> list[tuple[str, bool]]:
+        """The names whose records were looked at since then, and whether each passed."""
+        return [(name, passed) for name, passed in (await self._ask("GET", "book"))["persist_looks"]]
+
     async def identify(self, *identities: str) -> None:
         """From now on the directory says that the CA is called so in CAA records."""
         await self._control("identify", identities=list(identities))

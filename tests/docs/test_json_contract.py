@@ -26,6 +26,7 @@ from certfleet.lifecycle.external import Bound, Profile
 from certfleet.lifecycle.limiting import Publication, Rule
 from certfleet.lifecycle.replacing import Progress
 from certfleet.lifecycle.revocations import Revocation
+from certfleet.lifecycle.standing import StandingRecord
 from certfleet.limits.view import BucketInUse
 from certfleet.models import Account, App, Host, Installation, dump, utcnow
 from certfleet.overview import Overview, State
@@ -50,6 +51,7 @@ OBJECTS = {
     "finding": Finding,
     "summary": Summary,
     "external_account": Bound,
+    "standing_record": StandingRecord,
     "profile": Profile,
     "bucket": BucketInUse,
     "publication": Publication,
@@ -153,12 +155,14 @@ def check(name: str, value: dict[str, Any], without: set[str]) -> None:
 def test_every_json_option_is_in_the_contract() -> None:
     """A command that learns --json gets its row here."""
     source = "\n".join(path.read_text() for path in (ROOT / "certfleet" / "cli").glob("*.py"))
-    # These need a host or a CA: tests/hosts/test_setup.py, and test_profiles.py and test_doctor.py in tests/lifecycle.
+    # These need a host, a CA or DNS: tests/hosts/test_setup.py, tests/dns/test_persist.py, and test_profiles.py and
+    # test_doctor.py in tests/lifecycle.
     told = [
         *commands(),
         "certfleet host check HOST --json",
         "certfleet profiles --json",
         "certfleet doctor APP --json",
+        "certfleet dns-persist show APP --json",
     ]
     assert source.count("print_json(") - source.count("def print_json(") == len(told)
 
