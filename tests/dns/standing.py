@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest_asyncio
+
 from certfleet.agenda import Claim
 from certfleet.client import Client
 from certfleet.demo.pebble import free_port
@@ -124,9 +126,9 @@ class Shop:
         return [f"{entry.event}: {entry.detail}" for entry in await self.client.history(name)]
 
 
-@asynccontextmanager
-async def parts() -> AsyncIterator[Parts]:
-    """DNS and the CA, for as long as the block."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def common() -> AsyncIterator[Parts]:
+    """DNS and the CA, for the tests of a module."""
     directory = Path(tempfile.mkdtemp(prefix="certfleet-", dir="/tmp"))
     async with (
         bind(directory / "bind", notify=False, more=MORE) as servers,

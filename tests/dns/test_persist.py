@@ -11,27 +11,20 @@ from collections.abc import AsyncIterator
 import dns.asyncquery
 import dns.message
 import pytest
-import pytest_asyncio
-from click.testing import Result
 from cryptography import x509
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from certfleet.cli.commands import app
 from certfleet.overview import Overview, State
 from certfleet.settings import Settings
 from certfleet.store import Store
 from tests.dns.bind import PRIMARY, SECONDARY, Bind
-from tests.dns.standing import CA_NAME, Parts, Shop, parts, shop
+from tests.dns.standing import CA_NAME, Parts, Shop, common, shop
+
+__all__ = ["common"]  # a fixture
 
 RECORD = re.compile(r'make (\S+)\. IN TXT "([^"]+)" \(')
 HASHES = "https://ca.example.net/account-hash/"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def common() -> AsyncIterator[Parts]:
-    """DNS and the CA."""
-    async with parts() as running:
-        yield running
 
 
 @pytest.fixture
@@ -86,7 +79,7 @@ async def test_a_missing_record_is_told_and_made_once(fleet: Shop) -> None:
 
 async def certfleet(*words: str) -> Result:
     """The command line, beside the test's own event loop."""
-    return await asyncio.to_thread(CliRunner().invoke, app, list(words))
+    return await asyncio.to_thread(lambda: CliRunner().invoke(app, list(words)))
 
 
 async def test_shown_by_the_command_line(fleet: Shop, common: Parts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,21 +22,16 @@ from certfleet.models import Account, load, utcnow
 from certfleet.overview import State
 from certfleet.settings import Settings
 from certfleet.store import Store
-from tests.dns.standing import CA_NAME, Parts, Shop, parts, shop
+from tests.dns.standing import CA_NAME, Parts, Shop, common, shop
 from tests.lifecycle.test_renewal import APP, certificate
+
+__all__ = ["common"]  # a fixture
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
 URL = "https://ca.example/acct/1"
 WANT = Wanted("example.com", (CA_NAME,), (URL,), wildcard=False)
 PLACE = Place(WANT.name, "example.com")
 RECORD = "_validation-persist.blog.corp.test"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def common() -> AsyncIterator[Parts]:
-    """DNS and the CA."""
-    async with parts() as running:
-        yield running
 
 
 @pytest.fixture
