@@ -73,26 +73,31 @@ async def standing_records(fleet: Fleet, app: App) -> list[StandingRecord]:
     async with open_workbench(fleet.settings) as bench:
         properties = effective(app.properties, await fleet.inventory.properties())
         ca = resolve_ca(properties["ca"], bundle=properties["ca-bundle"] or None)
-        account = await _account(bench, app, ca, properties["email"])
-        seen, until = await sightings(bench, app, ca, properties), ends(properties)
-        if any(not one.want.issuers for one in seen):
-            raise OwnerError(
-                f"the CA {ca.name} does not say in its directory what it is called in records of dns-persist-01: "
-                "an order learns it, and its error names the records to make"
-            )
-        return [
-            StandingRecord(
-                ca=ca.name,
-                account=account.url or "",
-                names=tuple(name for name in app.identifiers if name.removeprefix("*.") == one.want.base),
-                record=one.want.name,
-                value=one.want.value(until),
-                stands=one.stands,
-                until=one.until,
-                message=one.message,
-            )
-            for one in seen
-        ]
+        return await _at(bench, app, ca, properties)
+
+
+async def _at(bench: Workbench, app: App, ca: CA, properties: Mapping[str, str]) -> list[StandingRecord]:
+    """Those for one CA."""
+    account = await _account(bench, app, ca, properties["email"])
+    seen, until = await sightings(bench, app, ca, properties), ends(properties)
+    if any(not one.want.issuers for one in seen):
+        raise OwnerError(
+            f"the CA {ca.name} does not say in its directory what it is called in records of dns-persist-01: "
+            "an order learns it, and its error names the records to make"
+        )
+    return [
+        StandingRecord(
+            ca=ca.name,
+            account=account.url or "",
+            names=tuple(name for name in app.identifiers if name.removeprefix("*.") == one.want.base),
+            record=one.want.name,
+            value=one.want.value(until),
+            stands=one.stands,
+            until=one.until,
+            message=one.message,
+        )
+        for one in seen
+    ]
 
 
 async def sightings(bench: Workbench, app: App, ca: CA, properties: Mapping[str, str]) -> list[Sighting]:

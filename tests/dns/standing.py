@@ -134,7 +134,6 @@ async def common() -> AsyncIterator[Parts]:
         bind(directory / "bind", notify=False, more=MORE) as servers,
         strict_ca(directory / "ca", http_port=free_port(), limits={}, bad_nonce_percent=0) as ca,
     ):
-        await ca.identify(CA_NAME)
         yield Parts(servers, ca)
     shutil.rmtree(directory)
 
@@ -142,6 +141,7 @@ async def common() -> AsyncIterator[Parts]:
 @asynccontextmanager
 async def shop(settings: Settings, common: Parts, *, prefix: str = "") -> AsyncIterator[Shop]:
     """A fleet whose CA offers dns-persist-01; with a `prefix` by version 02 of the draft."""
+    await common.ca.identify(CA_NAME)
     await common.ca.offer_persist(common.servers.resolver, CA_NAME, prefix=prefix)
     await common.ca.reset()
     own = settings.model_copy(update={"nameservers": [common.servers.resolver]})

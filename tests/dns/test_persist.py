@@ -15,6 +15,7 @@ from cryptography import x509
 from typer.testing import CliRunner, Result
 
 from certfleet.cli.commands import app
+from certfleet.errors import OwnerError
 from certfleet.overview import Overview, State
 from certfleet.settings import Settings
 from certfleet.store import Store
@@ -206,6 +207,20 @@ async def test_accounts_by_their_hash(settings: Settings, store: Store, common: 
         assert record.stands, "the old one counts still"
         assert (await fleet.renew("hashed", force=True)).generation == 2
         assert await common.ca.persist_looks() == [("hashed.corp.test", True)] * 2
+
+
+async def test_a_ca_that_says_its_name_in_the_challenge_alone(fleet: Shop) -> None:
+    """The order learns it and tells the record; who asks beforehand hears why there is none yet."""
+    await fleet.ca.identify()
+    name, value = told(await fleet.enable("shy"))
+    assert value.startswith(f"{CA_NAME}; ")
+    with pytest.raises(OwnerError, match="does not say in its directory what it is called"):
+        await fleet.client.standing_records("shy")
+    await fleet.make(name, value)
+    assert (await fleet.renew("shy")).state is State.INSTALLING
+    assert (await fleet.check("shy")).warning is None
+    await fleet.take_away(name, value)
+    assert "the next renewal will fail" in ((await fleet.check("shy")).warning or "")
 
 
 async def test_a_ca_that_does_not_offer_it(fleet: Shop) -> None:
