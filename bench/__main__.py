@@ -7,10 +7,17 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from bench import fleet, install, issue, limits, waiting
+from bench import fleet, install, issue, limits, waiting, year
 from certfleet.errors import CertfleetError
 
-BENCHMARKS = {"fleet": fleet, "install": install, "issue": issue, "limits": limits, "waiting": waiting}
+BENCHMARKS = {
+    "fleet": fleet,
+    "install": install,
+    "issue": issue,
+    "limits": limits,
+    "waiting": waiting,
+    "year": year,
+}
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from certfleet.lifecycle.renewal import current, renewal_time
+from certfleet.lifecycle.renewal import Slot, current, due_time, renewal_time
 from certfleet.lifecycle.waves import hosts_named, parse_waves, rollout
 from certfleet.limits.line import Place
 from certfleet.limits.words import meaning
@@ -44,6 +44,8 @@ class Overview:
     serial: str | None
     not_after: datetime | None
     renew_at: datetime | None
+    spread_from: datetime | None
+    """Its own time of renewal, when it is renewed earlier because many are due then; None: it is renewed at that."""
     window_start: datetime | None
     """When the CA's suggested renewal window begins (ARI, RFC 9773)."""
     window_end: datetime | None
@@ -79,13 +81,18 @@ def overview(
     place: Place | None = None,
     told: Renewal | None = None,
     warning: str | None = None,
+    slot: Slot | None = None,
 ) -> Overview:
     """Put an app's records together; `place`: where its order waits for tokens, `told`: what the CA said of renewal.
 
-    `warning`: what was found at its standing records, if these are how its names are proven.
+    `warning`: what was found at its standing records, if these are how its names are proven. `slot`: the time that its
+    renewal was given among all others.
     """
     said = current(certificate, told) if certificate else None
     generation = certificate.generation if certificate else 0
+    grace = parse_grace(properties["graceperiod"])
+    due = due_time(certificate, grace, said) if certificate else None
+    renew_at = renewal_time(certificate, grace, said, slot) if certificate else None
     served_on = sum(1 for i in installations.values() if generation and i.host in app.hosts and i.served == generation)
     on_hosts = [installations[host] for host in app.hosts if host in installations]
     failing = [f"{i.host}: {i.error}" for i in on_hosts if i.error]
@@ -103,7 +110,8 @@ def overview(
         generation=generation,
         serial=certificate.serial if certificate else None,
         not_after=certificate.not_after if certificate else None,
-        renew_at=renewal_time(certificate, parse_grace(properties["graceperiod"]), said) if certificate else None,
+        renew_at=renew_at,
+        spread_from=due if due != renew_at else None,
         window_start=said.start if said else None,
         window_end=said.end if said else None,
         explanation=said.explanation if said else None,

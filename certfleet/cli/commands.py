@@ -213,7 +213,7 @@ def info(app: AppName, as_json: AsJSON = False) -> None:
         ("certificate", f"generation {view.generation}, serial {view.serial}" if view.serial else "none yet"),
         ("profile", view.profile or "the CA's default"),
         ("expires", f"{moment(view.not_after)} (in {left(view.not_after)})"),
-        ("renews", f"{moment(view.renew_at)} (in {left(view.renew_at)})"),
+        ("renews", f"{moment(view.renew_at)} (in {left(view.renew_at)}){_spread(view)}"),
         ("CA's window", f"{moment(view.window_start)} to {moment(view.window_end)}" if view.window_start else "none"),
         *([("CA's reason", view.explanation)] if view.explanation else []),
         ("order", view.reason or "none"),
@@ -237,6 +237,12 @@ def info(app: AppName, as_json: AsJSON = False) -> None:
     print_table(("PROPERTY", "VALUE"), properties.items())
     typer.echo("")
     print_table(("TIME", "EVENT", "DETAIL"), [(moment(e.at), e.event, e.detail) for e in history])
+
+
+def _spread(view: Overview) -> str:
+    if view.spread_from is None:
+        return ""
+    return f", spread: at its own time, {moment(view.spread_from)}, too many others are"
 
 
 @app.command("set")

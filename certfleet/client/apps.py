@@ -91,6 +91,7 @@ class AppRequests(Desk):
             await self._fleet.agenda.drop(member)
         await self._fleet.rooms.leave(name)
         await self._fleet.records.forget_app(app)
+        await self._fleet.spreading.forget(name)
         await self._fleet.journal.write(name, "removed")
         return Done(changed=True, sentence=f"{name}: removed; {files}")
 

@@ -46,6 +46,7 @@ class Looks(AppRequests):
         certificates = await self._fleet.records.certificates(names)
         orders = await self._fleet.records.orders(names)
         renewals = await self._fleet.records.renewals(names)
+        slots = await self._fleet.spreading.slots(names)
         installations = await self._fleet.records.installations_of(names)
         warned = await self._fleet.records.warnings(names)
         places = await (lines or Lines(self._fleet.store)).places(list(orders))
@@ -59,6 +60,7 @@ class Looks(AppRequests):
                 place=places.get(app.name),
                 told=renewals.get(app.name),
                 warning=warned.get(app.name),
+                slot=slots.get(app.name),
             )
             for app in apps
         ]

@@ -16,7 +16,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from certfleet.acme_ca.account_records import account_id
 from certfleet.agenda import Claim
@@ -143,7 +143,7 @@ async def admission(
     fleet = bench.fleet
     known = await fleet.limits.of(ca.name, ca.directory)
     limits, account = known.limits, account_id(ca, order.email)
-    same_set = _same_set(order, served, ca.directory)
+    same_set = is_same_set(order, served, ca.directory, utcnow())
     nameable = order_buckets(limits, account=account, identifiers=order.identifiers, same_set=same_set)
     buckets = nameable
     if order.exempt:
@@ -164,13 +164,13 @@ async def admission(
     return Admission(bench, claim, limits, account, order.identifiers, asking, nameable)
 
 
-def _same_set(order: Order, served: Certificate | None, directory: str) -> bool:
+def is_same_set(order: Order, served: Certificate | None, directory: str, now: datetime) -> bool:
     """Whether the CA takes it for a renewal: the exact set was issued there lately."""
     return (
         served is not None
         and served.ca == directory
         and set(served.identifiers) == set(order.identifiers)
-        and utcnow() - served.issued < RENEWAL_WINDOW
+        and now - served.issued < RENEWAL_WINDOW
     )
 
 

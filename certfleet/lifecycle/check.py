@@ -31,15 +31,18 @@ async def check(bench: Workbench, claim: Claim) -> Next:
     properties = effective(app.properties, await fleet.inventory.properties())
     certificate = await fleet.records.certificate(app.name)
     told = await look_at_renewal(bench, claim, app, certificate, properties)
+    grace = parse_grace(properties["graceperiod"])
+    slot = await fleet.spreading.find(claim, certificate, grace, told)
     decision = decide(
         app,
         certificate,
         ca=resolve_ca(properties["ca"]).directory,
         key_type=KeyType(properties["key-type"]),
-        grace=parse_grace(properties["graceperiod"]),
+        grace=grace,
         told=told,
         now=utcnow(),
         profile=properties["profile"],
+        slot=slot,
     )
     members: list[str] = []
     if isinstance(decision, Due):

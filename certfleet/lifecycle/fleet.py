@@ -13,6 +13,7 @@ from certfleet.journal import Journal
 from certfleet.lifecycle.errands import Errands
 from certfleet.lifecycle.records import Records
 from certfleet.lifecycle.revocations import Revocations
+from certfleet.lifecycle.spreading import Spreading
 from certfleet.lifecycle.written import TXTBook
 from certfleet.limits.overrides import LimitsBook
 from certfleet.limits.rooms import Rooms
@@ -29,6 +30,7 @@ class Fleet:
     agenda: Agenda
     inventory: Inventory
     records: Records
+    spreading: Spreading
     journal: Journal
     limits: LimitsBook
     rooms: Rooms
@@ -51,12 +53,14 @@ async def open_fleet(settings: Settings, patience: float = PATIENCE) -> AsyncIte
     """Connect. Raises RedisUnavailable when Redis does not answer in `patience` seconds."""
     async with open_store(settings, patience) as store:
         agenda = Agenda(store, settings.lease)
+        records = Records(store, agenda)
         yield Fleet(
             settings=settings,
             store=store,
             agenda=agenda,
             inventory=Inventory(store),
-            records=Records(store, agenda),
+            records=records,
+            spreading=Spreading(store, records),
             journal=Journal(store),
             limits=LimitsBook(store),
             rooms=Rooms(store, agenda),

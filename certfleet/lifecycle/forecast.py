@@ -251,8 +251,9 @@ async def _existing(desk: _Desk, *, without: set[str], planned: set[str]) -> Non
             if desk.renewed(label, first, terms) and label not in without:
                 graces[app.name] = parse_grace(properties["graceperiod"])
         told = await desk.fleet.records.renewals(graces)
+        slots = await desk.fleet.spreading.slots(graces)
         for name, certificate in (await desk.fleet.records.certificates(graces)).items():
-            at = microseconds(renewal_time(certificate, graces[name], told.get(name)))
+            at = microseconds(renewal_time(certificate, graces[name], told.get(name), slots.get(name)))
             desk.background.append(desk.renewal(f"app {name}", at, certificate.not_after.timestamp()))
 
 

@@ -42,8 +42,20 @@ def current(certificate: Certificate, told: Renewal | None) -> Renewal | None:
     return told if told is not None and told.generation == certificate.generation else None
 
 
-def renewal_time(certificate: Certificate, grace: timedelta | None, told: Renewal | None) -> datetime:
-    """The instant of renewal: the one chosen from the CA's window (`told`), without one that of `renew_at`.
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The time that a renewal was given among those of the whole fleet (spreading.py)."""
+
+    generation: int
+    """Of the certificate that it is for."""
+    due: datetime
+    """When it would be renewed if it was the only one."""
+    at: datetime
+    """Never after `due`; before it, where too many are renewed at that time."""
+
+
+def due_time(certificate: Certificate, grace: timedelta | None, told: Renewal | None) -> datetime:
+    """When it would be renewed if it was the only one: the instant chosen from the CA's window, else `renew_at`.
 
     A `grace` that a person has set may bring it forward and never delays it: a window that moved into the past says
     that the certificate is about to be revoked.
@@ -52,6 +64,19 @@ def renewal_time(certificate: Certificate, grace: timedelta | None, told: Renewa
     if told is None or told.at is None:
         return renew_at(certificate, grace)
     return told.at if grace is None else min(told.at, renew_at(certificate, grace))
+
+
+def renewal_time(
+    certificate: Certificate, grace: timedelta | None, told: Renewal | None, slot: Slot | None = None
+) -> datetime:
+    """The instant of renewal: that of its slot, as long as what the slot was chosen by still holds."""
+    due = due_time(certificate, grace, told)
+    return slot.at if slot is not None and holds(slot, certificate, due) else due
+
+
+def holds(slot: Slot, certificate: Certificate, due: datetime) -> bool:
+    """Whether the slot is for this certificate and for what is its own time now."""
+    return (slot.generation, slot.due) == (certificate.generation, due)
 
 
 def _spread(certificate: Certificate) -> float:
@@ -105,8 +130,12 @@ def decide(  # noqa: PLR0911  one line per reason reads best
     told: Renewal | None,
     now: datetime,
     profile: str = "",
+    slot: Slot | None = None,
 ) -> Due | NotDue:
-    """Whether the app needs an order now; `ca`, `key_type` and `profile` are its settings, `told` what the CA said."""
+    """Whether the app needs an order now; `ca`, `key_type` and `profile` are its settings, `told` what the CA said.
+
+    `slot`: the time that its renewal was given among all others.
+    """
     if certificate is None:
         return Due("first issue")
     if certificate.revoked is not None:
@@ -121,7 +150,7 @@ def decide(  # noqa: PLR0911  one line per reason reads best
         return Due("key type changed")
     if certificate.profile != profile:
         return Due("profile changed")
-    at = renewal_time(certificate, grace, told)
+    at = renewal_time(certificate, grace, told, slot)
     if at <= now:
         return Due("renewal")
     look = now + _look_interval(certificate) * (1 - LOOK_JITTER * _spread(certificate))

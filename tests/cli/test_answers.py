@@ -72,7 +72,7 @@ FIELDS: dict[str, set[str]] = {
     "properties": {"properties"},
 }
 OVERVIEW = {"name", "state", "domains", "hosts", "served_on", "ca", "generation", "serial", "not_after", "renew_at",
-            "window_start", "window_end", "explanation", "next_try", "reason",
+            "spread_from", "window_start", "window_end", "explanation", "next_try", "reason",
             "error", "wave", "waits_for", "waits_until", "place", "places", "profile"}  # fmt: skip
 
 
