@@ -1,7 +1,7 @@
 """Plan files: apps that are not added yet, for a forecast. CSV with a header, or JSON.
 
-    app,domains,email,ca,tenant
-    blog,blog.example.com www.example.com,ops@example.com,letsencrypt,
+    app,domains,email,ca,tenant,profile
+    blog,blog.example.com www.example.com,ops@example.com,letsencrypt,,shortlived
 
 JSON is a list of objects with the same fields, or an object {"apps": [...]}; `domains` may be a list there. Only `app`
 and `domains` have to be there. Everything is checked before the first app counts.
@@ -27,7 +27,9 @@ from certfleet.properties import check_property
 
 MOST_APPS = 1_000_000
 LARGEST = 500_000_000  # bytes
-FIELDS = ("app", "domains", "email", "ca", "tenant")
+FIELDS = ("app", "domains", "email", "ca", "tenant", "profile")
+TERMS = FIELDS[2:]
+"""Those that are properties."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,12 @@ class Planned:
     email: str | None = None
     ca: str | None = None
     tenant: str | None = None
+    profile: str | None = None
+
+    @property
+    def own(self) -> dict[str, str]:
+        """The properties that it has of its own."""
+        return {name: value for name in TERMS if (value := getattr(self, name))}
 
 
 def _words(value: object) -> object:
@@ -63,6 +71,7 @@ class Row(BaseModel):
     email: Text = None
     ca: Text = None
     tenant: Text = None
+    profile: Text = None
 
 
 def read_plan(path: Path) -> tuple[Planned, ...]:
@@ -145,7 +154,7 @@ def _planned(place: str, content: Any) -> Planned:
         return Planned(
             app=check_name("app", row.app),
             identifiers=tuple(normalise_all(row.domains)),
-            **{name: _checked(name, getattr(row, name)) for name in ("email", "ca", "tenant")},
+            **{name: _checked(name, getattr(row, name)) for name in TERMS},
         )
     except UsageError as error:
         where = place if error.field == "app" else f"{place}, app {row.app}"

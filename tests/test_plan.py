@@ -11,8 +11,10 @@ from certfleet import plan
 from certfleet.errors import UsageError
 from certfleet.plan import Planned, read_plan
 
-HEADER = "app,domains,email,ca,tenant\n"
-BLOG = Planned("blog", ("blog.example.com", "www.example.com"), "ops@example.com", "letsencrypt-staging", "acme")
+HEADER = "app,domains,email,ca,tenant,profile\n"
+BLOG = Planned(
+    "blog", ("blog.example.com", "www.example.com"), "ops@example.com", "letsencrypt-staging", "acme", "tlsserver"
+)
 
 
 def write(directory: Path, text: str, name: str = "plan.csv") -> Path:
@@ -32,10 +34,9 @@ def refused(path: Path) -> str:
 
 def test_csv(tmp_path: Path) -> None:
     """Columns in any order, what is optional left out or empty, empty lines, a byte order mark, normalised names."""
-    full = (
-        HEADER + "blog,Blog.Example.com www.example.com blog.example.com,ops@example.com,letsencrypt-staging,acme\n\n"
-    )
-    assert read_plan(write(tmp_path, full + "shop,bücher.example,,,\n")) == (
+    names = "Blog.Example.com www.example.com blog.example.com"
+    full = HEADER + f"blog,{names},ops@example.com,letsencrypt-staging,acme,tlsserver\n\n"
+    assert read_plan(write(tmp_path, full + "shop,bücher.example,,,,\n")) == (
         BLOG,
         Planned("shop", ("xn--bcher-kva.example",)),
     )
@@ -52,6 +53,7 @@ def test_json(tmp_path: Path) -> None:
             "email": "ops@example.com",
             "ca": "letsencrypt-staging",
             "tenant": "acme",
+            "profile": "tlsserver",
         },
         {"app": "shop", "domains": "shop.example.com", "email": None},
     ]
@@ -70,7 +72,7 @@ def test_the_content_tells_where_the_name_does_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "'plan.csv' has no apps: give a CSV file with the header app,domains,email,ca,tenant, or a list in JSON"),
+        ("", f"'plan.csv' has no apps: give a CSV file with the header {HEADER.strip()}, or a list in JSON"),
         ("app,domains\n", "'plan.csv' has no apps"),
         ("app,domain\na,a.example.com\n", "line 1: column 'domain' is unknown or there twice: the columns are app,"),
         ("app,app\na,b\n", "line 1: column 'app' is unknown or there twice"),
@@ -84,6 +86,7 @@ def test_the_content_tells_where_the_name_does_not(tmp_path: Path) -> None:
         ("app,domains,email\na,a.example.com,nobody\n", "line 2, app a: email: 'nobody' is not an e-mail address"),
         ("app,domains,ca\na,a.example.com,http://x\n", "line 2, app a: ca: 'http://x' is not a CA; write the https"),
         ("app,domains,tenant\na,a.example.com,A B\n", "line 2, app a: tenant: 'A B' is not a name"),
+        ("app,domains,profile\na,a.example.com,short lived\n", "line 2, app a: profile: 'short lived' is not the name"),
         ('app,domains\n"a,a.example.com\n', "line 2: is not CSV"),
         ("app,domains\na," + "x" * 200_000, "line 2: is not CSV (field larger than field limit"),
     ],
@@ -103,7 +106,7 @@ def test_bad_csv(tmp_path: Path, text: str, said: str) -> None:
         ('"blog"', 'is neither a list nor an object with "apps" alone'),
         ('{"apps": [], "more": 1}', "is neither a list"),
         ("[]", "'plan.json' has no apps"),
-        ("[7]", "entry 1: is not an object: give one with app, domains, email, ca, tenant"),
+        ("[7]", "entry 1: is not an object: give one with app, domains, email, ca, tenant, profile"),
         ('[{"app": "a", "domains": ["a.example.com"], "host": "x"}]', "entry 1: 'host' is not known: the fields are"),
         ('[{"domains": ["a.example.com"]}]', "entry 1: app: is missing"),
         ('[{"app": 7, "domains": ["a.example.com"]}]', "entry 1: app: 7 is not text"),

@@ -35,8 +35,12 @@ def forecast(
         typer.Option("--limit", metavar="NAME=RATE", help="What if a limit was this one; once for each."),
     ] = None,
     lifetime: Annotated[
-        str | None,
-        typer.Option("--lifetime", metavar="TIME", help="What if certificates were valid for this long; 90d."),
+        list[str] | None,
+        typer.Option(
+            "--lifetime",
+            metavar="[PROFILE=]TIME",
+            help="What if certificates were valid for this long (45d), or those of a profile; once for each.",
+        ),
     ] = None,
     names_per_certificate: Annotated[
         int | None,
@@ -57,11 +61,12 @@ def forecast(
     certfleet forecast
     certfleet forecast --plan apps.csv --limit certificates-per-domain=300/7d
     certfleet forecast --plan apps.csv --names-per-certificate 100
-    certfleet forecast --lifetime 45d
+    certfleet forecast --lifetime 45d --lifetime shortlived=96h
     """  # noqa: D301  the character that tells click to keep the lines
     from certfleet.plan import read_plan  # noqa: PLC0415  late, like every import of a command
 
     limits = dict(_pair(text) for text in limit or [])
+    lifetimes = {profile: time for profile, _, time in (text.rpartition("=") for text in lifetime or [])}
     with _no_collection():
         planned = guarded(lambda: read_plan(Path(plan))) if plan is not None else None
         found = ask(
@@ -70,7 +75,7 @@ def forecast(
                 ca=ca,
                 email=email,
                 limits=limits,
-                lifetime=lifetime,
+                lifetimes=lifetimes,
                 names_per_certificate=names_per_certificate,
             )
         )
@@ -142,14 +147,19 @@ def _kept_up(found: Estimate) -> Iterator[str]:
     summary = found.summary
     if not summary.renewals_per_day:
         return
-    days = f"{summary.lifetime_seconds / 86400:g} d"
-    lead = f"at a lifetime of {days}, {_number(summary)} renewals a day"
+    others = [f"{profile}: {_length(seconds)}" for profile, seconds in summary.profile_lifetimes_seconds.items()]
+    more = f" ({', '.join(others)})" if others else ""
+    lead = f"at a lifetime of {_length(summary.lifetime_seconds)}{more}, {_number(summary)} renewals a day"
     if found.busiest is None:
         yield f"{lead}: no limit holds for them"
     elif summary.sustainable:
         yield f"{lead}: they need at most {summary.busiest_share:.1%} of a limit, {found.busiest}"
     else:
         yield f"{lead}: too many for ever, they need {summary.busiest_share:.0%} of {found.busiest}"
+
+
+def _length(seconds: int) -> str:
+    return f"{seconds / 86400:g} d" if seconds >= 10 * 86400 else f"{seconds / 3600:g} h"
 
 
 def _number(summary: Summary) -> str:

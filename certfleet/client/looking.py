@@ -100,16 +100,17 @@ class Looks(AppRequests):
         ca: str | None = None,
         email: str | None = None,
         limits: Mapping[str, str] | None = None,
-        lifetime: str | None = None,
+        lifetimes: Mapping[str, str] | None = None,
         names_per_certificate: int | None = None,
     ) -> Estimate:
         """When the apps of a plan (plan.read_plan) would be done; without one, the orders that wait now.
 
-        The rest is what if: the CA and e-mail of planned apps that name none, other rates of limits, another lifetime
-        (45d), up to so many names of one domain on a certificate. Raises UsageError.
+        The rest is what if: the CA and e-mail of planned apps that name none, other rates of limits, other lifetimes by
+        profile (45d; under no name that of the CA's default), up to so many names of one domain on a certificate.
+        Raises UsageError.
         """
         assumed = what_if(
-            ca=ca, email=email, limits=limits, lifetime=lifetime, names_per_certificate=names_per_certificate
+            ca=ca, email=email, limits=limits, lifetimes=lifetimes, names_per_certificate=names_per_certificate
         )
         return await estimate(self._fleet, assumed, plan)
 

@@ -34,7 +34,9 @@ class Summary:
     """The limit that the last one waits for; None: nobody waits."""
     binding_of: str | None
     lifetime_seconds: int
-    """Of certificates that are issued from now on."""
+    """Of certificates that are issued from now on, by the CA's default profile."""
+    profile_lifetimes_seconds: Mapping[str, int]
+    """Likewise by the other profiles that these apps or the fleet's have."""
     renewals_per_day: float
     """Once all are issued: those of the plan and those of the fleet."""
     sustainable: bool
@@ -112,11 +114,16 @@ def estimate_of(
     apps: Sequence[tuple[str, Sequence[int]]],
     emails: Mapping[str, str],
     now: int,
-    lifetime: timedelta,
+    lifetimes: Mapping[str, timedelta],
 ) -> Estimate:
-    """Put the answer together. `apps`: each app and the indexes of its outcomes; `emails`: of accounts by id."""
+    """Put the answer together.
+
+    `apps`: each app and the indexes of its outcomes; `emails`: of accounts by id; `lifetimes`: by profile, with the
+    CA's default under no name.
+    """
     rows = sorted((_app(name, indexes, found, emails) for name, indexes in apps), key=_when)
     done = [row.done_at for row in rows if row.done_at is not None]
+    seconds = {profile: round(lifetime.total_seconds()) for profile, lifetime in lifetimes.items()}
     binding, busiest = found.binding, needs.first_to_fail
     summary = Summary(
         asked_at=from_microseconds(now),
@@ -128,7 +135,8 @@ def estimate_of(
         binding_ca=binding.ca if binding else None,
         binding_limit=binding.limit if binding else None,
         binding_of=_of(binding, emails) if binding else None,
-        lifetime_seconds=round(lifetime.total_seconds()),
+        lifetime_seconds=seconds[""],
+        profile_lifetimes_seconds={profile: each for profile, each in seconds.items() if profile},
         renewals_per_day=round(needs.per_day, 3),
         sustainable=needs.sustainable,
         busiest_ca=busiest.ca if busiest else None,

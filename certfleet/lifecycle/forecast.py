@@ -12,18 +12,26 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from certfleet.acme_ca.account_records import account_id
-from certfleet.acme_ca.presets import resolve_ca
+from certfleet.acme_ca.presets import most_names, resolve_ca
 from certfleet.errors import UsageError
+from certfleet.fitting import require_fitting
 from certfleet.identifiers import require_public
 from certfleet.lifecycle.estimate import Estimate, estimate_of
 from certfleet.lifecycle.fleet import Fleet
 from certfleet.lifecycle.renewal import renewal_time
 from certfleet.lifecycle.urgency import RENEWALS
-from certfleet.lifecycle.whatif import WhatIf
+from certfleet.lifecycle.whatif import DEFAULT, WhatIf, period
 from certfleet.limits.buckets import Bucket, Charge
 from certfleet.limits.forecast import forecast
 from certfleet.limits.grouping import regroup
-from certfleet.limits.keys import OF_ONE_ORDER, OrderBuckets, order_buckets, refused_bucket, slow_down_bucket
+from certfleet.limits.keys import (
+    OF_ONE_ORDER,
+    RENEWAL_WINDOW,
+    OrderBuckets,
+    order_buckets,
+    refused_bucket,
+    slow_down_bucket,
+)
 from certfleet.limits.line import full_times, waiters
 from certfleet.limits.presets import Limit, Limits
 from certfleet.limits.simulation import Wish
@@ -52,6 +60,21 @@ class Terms:
     """Share of an account's new orders that new names leave alone."""
     closed: tuple[Charge, ...]
     """What the CA has closed by an answer (429, 503), if it has."""
+    profile: str
+    lifetime: timedelta
+    """Of its certificates."""
+    most_names: int
+    """On each of them."""
+
+    @property
+    def period(self) -> int:
+        """Microseconds between two renewals."""
+        return period(self.lifetime) // timedelta(microseconds=1)
+
+    @property
+    def same_set(self) -> bool:
+        """Whether renewals come soon enough to be renewals to the CA."""
+        return self.limits.same_set_exempt and period(self.lifetime) < RENEWAL_WINDOW
 
 
 @dataclass(slots=True)
@@ -70,17 +93,14 @@ class _Desk:
     background: list[Wish] = field(default_factory=list)
     """Whoever takes tokens meanwhile."""
     levels: dict[Bucket, int] = field(default_factory=dict)
-    _after: dict[str, tuple[Charge, ...]] = field(default_factory=dict)
+    lifetimes: dict[str, timedelta] = field(default_factory=dict)
+    """By profile, of those that there are."""
+    _after: dict[str, tuple[tuple[Charge, ...], Terms]] = field(default_factory=dict)
     _terms: dict[tuple[str, ...], Terms] = field(default_factory=dict)
-
-    @property
-    def period(self) -> int:
-        """Microseconds between two renewals."""
-        return self.asked.period // timedelta(microseconds=1)
 
     async def terms(self, values: Mapping[str, str], app: str) -> Terms:
         """What holds for an app with these effective properties. Raises UsageError."""
-        names = ("ca", "ca-bundle", "email", "tenant", "first-issue", "reserved-for-renewals")
+        names = ("ca", "ca-bundle", "email", "tenant", "first-issue", "reserved-for-renewals", "profile")
         key = tuple(values[name] for name in names)
         if key not in self._terms:
             self._terms[key] = await self._new_terms(values, app)
@@ -96,6 +116,8 @@ class _Desk:
         self.emails[account] = values["email"]
         gates = (*slow_down_bucket(limits, self.fleet.settings.egress_address), *refused_bucket(limits, account))
         await self.look(gates)
+        profile, lifetime = values["profile"], self.asked.lifetime(ca.name, values["profile"])
+        self.lifetimes[profile] = lifetime
         return Terms(
             limits=replace(limits, rates={limit: rate for limit, rate in limits.rates.items() if limit not in FAILED}),
             account=account,
@@ -104,6 +126,9 @@ class _Desk:
             first_issue=parse_first_issue(values["first-issue"]),
             reserved=parse_share(values["reserved-for-renewals"]),
             closed=tuple(Charge(gate, check=True) for gate in gates if gate in self.levels),
+            profile=profile,
+            lifetime=lifetime,
+            most_names=most_names(ca, profile),
         )
 
     async def look(self, buckets: Iterable[Bucket]) -> None:
@@ -129,24 +154,25 @@ class _Desk:
     def renewed(self, label: str, first: OrderBuckets, terms: Terms) -> bool:
         """Count the renewals of a certificate whose first order asks these; whether they take what others wait for."""
         taken, uncontrolled = first.ordered + first.issued, first.uncontrolled
-        if exempt := terms.limits.same_set_exempt and self.asked.same_set:  # order_buckets(..., same_set=True)
+        if terms.same_set:  # order_buckets(..., same_set=True)
             taken, uncontrolled = tuple(bucket for bucket in first.issued if bucket.limit == Limit.SET), ()
-        self.renewals.append(Renewal(taken + uncontrolled, self.period))
-        if exempt or all(bucket.limit in OF_ONE_ORDER for bucket in taken):
+        self.renewals.append(Renewal(taken + uncontrolled, terms.period))
+        if terms.same_set or all(bucket.limit in OF_ONE_ORDER for bucket in taken):
             return False
-        self._after[label] = tuple(Charge(bucket) for bucket in taken)
+        self._after[label] = tuple(Charge(bucket) for bucket in taken), terms
         return True
 
     def renewal(self, label: str, at: int, not_after: float) -> Wish:
         """The next renewal of a certificate, due at that time."""
-        return Wish(label, RENEWALS, not_after, self._after[label], at)
+        return Wish(label, RENEWALS, not_after, self._after[label][0], at)
 
     def follow(self, wish: Wish, admitted: int) -> Wish | None:
         """The renewal of what was just ordered, where it takes what others wait for."""
         if wish.app not in self._after:
             return None
-        not_after = admitted / SECOND + self.asked.lifetime.total_seconds()
-        return self.renewal(wish.app, admitted + self.period, not_after)
+        terms = self._after[wish.app][1]
+        not_after = admitted / SECOND + terms.lifetime.total_seconds()
+        return self.renewal(wish.app, admitted + terms.period, not_after)
 
 
 async def estimate(
@@ -169,11 +195,13 @@ async def estimate(
         desk.background += waiting
     shared = (charge.bucket for wish in planned for charge in wish.charges if charge.bucket.limit not in OF_ONE_ORDER)
     await desk.look([*shared, *(charge.bucket for wish in waiting for charge in wish.charges)])
+    everywhere = effective(asked.properties, desk.everywhere)
+    lifetimes = {DEFAULT: asked.lifetime(resolve_ca(everywhere["ca"]).name)} | desk.lifetimes
 
     def work() -> Estimate:
         found = forecast(wishes, desk.levels, now, background=desk.background, follow=desk.follow)
         needs = upkeep(desk.renewals)
-        return estimate_of(found, needs, apps=members, emails=desk.emails, now=now, lifetime=asked.lifetime)
+        return estimate_of(found, needs, apps=members, emails=desk.emails, now=now, lifetimes=lifetimes)
 
     return await asyncio.to_thread(work)  # seconds for a large plan: the caller's loop goes on meanwhile
 
@@ -213,14 +241,14 @@ async def _replaced(desk: _Desk, apps: Sequence[App]) -> tuple[list[Wish], list[
 async def _planned(desk: _Desk, plan: Sequence[Planned]) -> tuple[list[Wish], list[tuple[str, list[int]]]]:
     """The certificates that the plan needs, and which of them each app needs."""
     terms: list[Terms] = []
-    known: dict[tuple[str | None, ...], Terms] = {}
+    known: dict[tuple[tuple[str, str], ...], Terms] = {}
     everywhere = {**desk.everywhere, **desk.asked.properties}
     for row in plan:
-        given = (row.ca, row.email, row.tenant)
+        given = tuple(row.own.items())
         if given not in known:
-            own = {name: value for name, value in zip(("ca", "email", "tenant"), given, strict=True) if value}
-            known[given] = await desk.terms(effective(own, everywhere), row.app)
+            known[given] = await desk.terms(effective(row.own, everywhere), row.app)
         terms.append(known[given])
+        _require_fitting(row, terms[-1], desk.asked)
         if terms[-1].public:
             for name in row.identifiers:
                 require_public(name, name)
@@ -236,6 +264,16 @@ async def _planned(desk: _Desk, plan: Sequence[Planned]) -> tuple[list[Wish], li
         for member in group.members:
             members[member][1].append(number)
     return wishes, members
+
+
+def _require_fitting(row: Planned, terms: Terms, asked: WhatIf) -> None:
+    """Raise UsageError for names that the profile does not take, or not so many."""
+    ca = terms.limits.ca
+    require_fitting(row.app, [(name, name) for name in row.identifiers], ca, terms.profile)
+    if (wanted := asked.names_per_certificate) is not None and wanted > terms.most_names:
+        profile = f"profile {terms.profile}" if terms.profile else "default profile"
+        told = f"is more than {ca} takes by the {profile} of app {row.app}: at most {terms.most_names}"
+        raise UsageError("names-per-certificate", wanted, told)
 
 
 async def _existing(desk: _Desk, *, without: set[str], planned: set[str]) -> None:

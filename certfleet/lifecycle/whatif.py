@@ -7,16 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
+from certfleet.acme_ca.presets import known_profiles
 from certfleet.errors import UsageError
 from certfleet.identifiers import MAXIMUM_NAMES
 from certfleet.lifecycle.renewal import SHORT
 from certfleet.limits.buckets import Bucket, Charge
-from certfleet.limits.keys import RENEWAL_WINDOW, today
+from certfleet.limits.keys import today
 from certfleet.limits.presets import Limit, Limits, overridden, override
 from certfleet.properties import UNITS, check_property
 
 LIFETIME = timedelta(days=90)
-"""Let's Encrypt's until 2027-02-10 (letsencrypt.org/docs/profiles, "classic")."""
+"""Of certificates of which nobody says anything else; Let's Encrypt's until 2027-02-10 (profile "classic")."""
+DEFAULT = ""
+"""Stands for the profile that a CA takes when none is named."""
 SHORTEST, LONGEST = timedelta(hours=1), timedelta(days=3650)
 ASKED = (Limit.ORDERS, Limit.DOMAIN, Limit.SET)
 """Limits that a wanted certificate meets; the others are about failures, accounts and requests."""
@@ -30,20 +33,21 @@ class WhatIf:
     """For planned apps that say nothing else; where a property is missing here, that of all apps holds."""
     rates: Mapping[Limit, str] = field(default_factory=dict)
     """At every CA, in the words of presets.toml; what is set for one account or domain stays as it is."""
-    lifetime: timedelta = LIFETIME
-    """Of every certificate that is issued from now on."""
+    lifetimes: Mapping[str, timedelta] = field(default_factory=dict)
+    """By profile, of certificates that are issued from now on; where one is missing, what the CA documents."""
     names_per_certificate: int | None = None
     """None: each app has one certificate."""
 
-    @property
-    def period(self) -> timedelta:
-        """Between two renewals: a third of the lifetime is left, half under 10 days."""
-        return self.lifetime - self.lifetime / (2 if self.lifetime < SHORT else 3)
-
-    @property
-    def same_set(self) -> bool:
-        """Whether renewals come soon enough to be renewals to the CA."""
-        return self.period < RENEWAL_WINDOW
+    def lifetime(self, ca: str, profile: str = DEFAULT) -> timedelta:
+        """Of a certificate of this CA by this profile. A profile that is the CA's default goes by either name."""
+        profiles = known_profiles(ca)
+        default = next((name for name, known in profiles.items() if known.default), DEFAULT)
+        names = (profile, *((default, DEFAULT) if profile in (default, DEFAULT) else ()))
+        given = next((self.lifetimes[name] for name in names if name in self.lifetimes), None)
+        if given is not None:
+            return given
+        known = profiles.get(profile or default)
+        return known.validity if known else self.lifetimes.get(DEFAULT, LIFETIME)
 
     def limits(self, limits: Limits) -> Limits:
         """A CA's limits under these rates."""
@@ -64,12 +68,17 @@ def _scaled(charge: Charge, bucket: Bucket) -> int:
     return charge.keep * bucket.rate.burst // charge.bucket.rate.burst
 
 
+def period(lifetime: timedelta) -> timedelta:
+    """Between two renewals: a third of the lifetime is left, half under 10 days."""
+    return lifetime - lifetime / (2 if lifetime < SHORT else 3)
+
+
 def what_if(
     *,
     ca: str | None = None,
     email: str | None = None,
     limits: Mapping[str, str] | None = None,
-    lifetime: str | None = None,
+    lifetimes: Mapping[str, str] | None = None,
     names_per_certificate: int | None = None,
 ) -> WhatIf:
     """The assumptions in a person's words. Raises UsageError."""
@@ -79,7 +88,7 @@ def what_if(
     return WhatIf(
         properties={name: check_property(name, value) for name, value in given.items() if value is not None},
         rates={_limit(name, rate): rate for name, rate in (limits or {}).items()},
-        lifetime=LIFETIME if lifetime is None else parse_lifetime(lifetime),
+        lifetimes={_profile(name): parse_lifetime(value) for name, value in (lifetimes or {}).items()},
         names_per_certificate=names_per_certificate,
     )
 
@@ -89,6 +98,10 @@ def _limit(name: str, rate: str) -> Limit:
         raise UsageError("limit", name, f"is not one of {', '.join(ASKED)}")
     override(ca="any", limit=name, rate=rate)
     return Limit(name)
+
+
+def _profile(name: str) -> str:
+    return check_property("profile", name)
 
 
 def parse_lifetime(value: str) -> timedelta:

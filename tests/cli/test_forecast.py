@@ -116,6 +116,18 @@ def test_other_lifetimes(fleet: Door, tmp_path: Path) -> None:
     assert "too many for ever, they need " in said
 
 
+def test_lifetimes_of_profiles(fleet: Door, tmp_path: Path) -> None:
+    """A column says which an app has; each profile has its own lifetime, and so has the CA's default."""
+    path = tmp_path / "plan.csv"
+    path.write_text("app,domains,email,profile\na,a.com,ops@example.org,shortlived\nb,b.com,ops@example.org,\n")
+    lifetimes = ("--lifetime", "45d", "--lifetime", "shortlived=96h")
+    found = answer(fleet, "--plan", str(path), *lifetimes)["summary"]
+    assert found["renewals_per_day"] == pytest.approx(24 / 48 + 1 / 30, abs=0.001)
+    assert (found["lifetime_seconds"], found["profile_lifetimes_seconds"]) == (45 * 86_400, {"shortlived": 96 * 3600})
+    said = fleet.done("forecast", "--plan", str(path), *lifetimes).out
+    assert "at a lifetime of 45 d (shortlived: 96 h), 0.53 renewals a day: " in said
+
+
 def test_a_row_says_where_it_is_ordered(fleet: Door, tmp_path: Path) -> None:
     """Columns before options, options before properties; accounts are told apart by their e-mail."""
     fleet.done("set", "email=all@example.org", "ca=letsencrypt-staging")
@@ -147,6 +159,7 @@ def test_a_row_says_where_it_is_ordered(fleet: Door, tmp_path: Path) -> None:
         (["--limit", "orders-per-account=0/1d"], "rate: "),
         (["--lifetime", "45"], "lifetime: '45' is not a lifetime of a certificate: give one from 1h to 3650d"),
         (["--lifetime", "1s"], "lifetime: '1s' is not"),
+        (["--lifetime", "short lived=96h"], "profile: 'short lived' is not the name of a profile"),
         (["--lifetime", "9999999d"], "lifetime: '9999999d' is not"),
         (["--names-per-certificate", "0"], "names-per-certificate: 0 is not a number from 1 to 100"),
         (["--names-per-certificate", "101"], "names-per-certificate: 101 is not"),

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from certfleet.acme_ca.account_records import account_id
 from certfleet.acme_ca.presets import resolve_ca
+from certfleet.errors import UsageError
 from certfleet.lifecycle.fleet import Fleet, open_fleet
 from certfleet.lifecycle.forecast import estimate
 from certfleet.lifecycle.records import order_member
+from certfleet.lifecycle.renewal import due_time
 from certfleet.lifecycle.whatif import WhatIf, what_if
 from certfleet.limits.buckets import Buckets
 from certfleet.limits.keys import order_buckets, refused_bucket
 from certfleet.limits.presets import limits_of
 from certfleet.limits.rooms import Candidate, Standing
-from certfleet.models import App, Certificate, KeyType, dump, utcnow
+from certfleet.models import App, Certificate, KeyType, dump, microseconds, utcnow
 from certfleet.plan import Planned
 from certfleet.settings import Settings
 from certfleet.store import Store
@@ -171,9 +174,59 @@ async def test_renewals_are_charged_as_the_fleet_charges_them(fleet: Fleet) -> N
     [bucket] = met.ordered + met.issued + met.uncontrolled
     assert (summary.busiest_limit, summary.busiest_of) == (bucket.limit, "a.com")
     assert summary.busiest_share == pytest.approx(bucket.rate.interval / 1e6 / (60 * 86_400), abs=1e-6)
-    late = await estimate(fleet, what_if(lifetime="200d"), [Planned("a", ("a.com",))])
+    late = await estimate(fleet, what_if(lifetimes={"classic": "200d"}), [Planned("a", ("a.com",))])
     needed = {row.limit for row in late.limits if row.renewals_share}
     assert needed == {"orders-per-account", "certificates-per-domain", "certificates-per-set"}, "after 120 days: as new"
+
+
+@pytest.mark.parametrize(
+    ("given", "ca", "profile", "days"),
+    [
+        ({}, "letsencrypt", "", 90),
+        ({}, "letsencrypt", "tlsserver", 45),
+        ({}, "letsencrypt", "new-one", 90),
+        ({"": "64d"}, "letsencrypt", "", 64),
+        ({"": "64d"}, "letsencrypt", "classic", 64),
+        ({"": "64d"}, "letsencrypt", "tlsserver", 45),
+        ({"": "64d"}, "letsencrypt", "new-one", 64),
+        ({"classic": "64d"}, "letsencrypt", "", 64),
+        ({"tlsserver": "7d", "": "64d"}, "letsencrypt", "tlsserver", 7),
+        ({}, BUYPASS, "", 90),
+        ({"": "64d"}, BUYPASS, "any", 64),
+        ({"any": "7d"}, BUYPASS, "any", 7),
+        ({"any": "7d"}, BUYPASS, "", 90),
+    ],
+)
+def test_lifetimes_by_profile(given: dict[str, str], ca: str, profile: str, days: int) -> None:
+    """What was assumed of it, else what the CA documents, else what was assumed of all."""
+    assert what_if(lifetimes=given).lifetime(ca, profile) == timedelta(days=days)
+
+
+async def test_each_profile_is_renewed_as_it_lives(fleet: Fleet) -> None:
+    """160 hours, renewed after 80; a name more than 25 and a certificate of 30 names are refused."""
+    row = Planned("a", ("a.com",), profile="shortlived")
+    summary = (await estimate(fleet, WhatIf(), [row, Planned("b", ("b.com",))])).summary
+    assert summary.renewals_per_day == pytest.approx(24 / 80 + 1 / 60, abs=0.001)
+    assert (summary.lifetime_seconds, summary.profile_lifetimes_seconds) == (90 * 86_400, {"shortlived": 160 * 3600})
+    with pytest.raises(UsageError, match=r"^domain: 26 names are too many for the profile shortlived"):
+        await estimate(fleet, WhatIf(), [replace(row, identifiers=tuple(f"{number}.a.com" for number in range(26)))])
+    with pytest.raises(UsageError, match=r"^names-per-certificate: 30 is more than letsencrypt takes by the profile"):
+        await estimate(fleet, what_if(names_per_certificate=30), [row])
+
+
+async def test_a_renewal_that_was_spread_counts_when_it_is(fleet: Fleet) -> None:
+    """An early slot: its token is gone before the plan's next name comes."""
+    await have_certificate(fleet, "early", 80)
+    records = await fleet.records.certificates(["early"])
+    due = due_time(records["early"], None, None)
+    plan = [Planned(f"new{number}", (f"new{number}.example.org",), ca=BUYPASS) for number in range(11)]
+    before = (await estimate(fleet, WhatIf(), plan)).summary
+    slot = f"1 {microseconds(due)} {microseconds(utcnow())}"
+    await fleet.store.redis.hset(fleet.store.key("slots"), "early", slot)
+    after = (await estimate(fleet, WhatIf(), plan)).summary
+    assert before.done_at is not None
+    assert after.done_at is not None
+    assert (after.done_at - after.asked_at) / (before.done_at - before.asked_at) == pytest.approx(2, abs=0.01)
 
 
 async def test_certificates_that_are_replaced_need_less(fleet: Fleet) -> None:
