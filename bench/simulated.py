@@ -6,7 +6,7 @@ asks for (limits/keys.py) and when it gets them (limits/simulation.py). Simulate
 which has books and windows of its own (tests/ca/), written apart from the product's.
 
 Nothing fails, and a certificate is there when its order is admitted. A look at the CA's renewal information that finds
-what the one before it found changes nothing: those that are more than a day before the renewal are left out.
+what the one before it found changes nothing: those that are more than eight hours before the renewal are left out.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ BACKDATED = timedelta(hours=1)
 TICK = timedelta(seconds=1)  # from due to ordered
 SERVED = timedelta(minutes=5)
 """From ordered to served on every host, at most: until then the certificate before it has to be valid."""
-LAST_LOOKS = timedelta(days=1)
+LAST_LOOKS = timedelta(hours=8)
 RETRY_AFTER = (4.8, 7.2)
 """Hours between two looks at Let's Encrypt's renewal information: six, and up to a fifth more or less."""
 ACCOUNT, EMAIL = "letsencrypt/ops", "ops@site.example.org"
@@ -138,7 +138,7 @@ class SimulatedCA:
         """What it suggests."""
         window = self._windows.window(certificate.serial)
         assert window is not None
-        start, end = (datetime.fromtimestamp(moment, UTC) for moment in window[:2])
+        start, end = datetime.fromtimestamp(window.start, UTC), datetime.fromtimestamp(window.end, UTC)
         return RenewalInfo(start, end, None, now + timedelta(hours=self._chance.uniform(*RETRY_AFTER)))
 
 

@@ -29,8 +29,8 @@ SHARE = 1 / 2
 """Of the time from issue until a certificate's own time of renewal: how much earlier it may be renewed."""
 LONGEST = timedelta(days=30)
 """How much earlier at most, however long it lives."""
-FULL = 1.25
-"""An hour is full when so many times the mean of the hours that there are to choose from are planned in it."""
+FULL = 1.1
+"""An hour is full with so many times the mean of the hours that there are to choose from; above 1, or all could be."""
 FEW = 5
 """Fewer renewals than this fill no hour: there is nothing to spread."""
 NEAREST = 24

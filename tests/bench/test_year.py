@@ -8,16 +8,15 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from bench.__main__ import main
 from bench.simulated import Year
-from tests.bench.test_issue import bench
 
 
-def test_a_small_fleet_lives_through_it(tmp_path: Path) -> None:
+def test_a_small_fleet_lives_through_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Spread or not, no certificate ends and no order is refused; each figure is there, the drawing can be read."""
     drawing = tmp_path / "year.svg"
-    answer = bench("year", "--apps", "300", "--seed", "2", "--plot", str(drawing), "--json")
-    assert answer.returncode == 0, answer.stderr
-    figures = json.loads(answer.stdout)
+    assert main(["year", "--apps", "300", "--seed", "2", "--plot", str(drawing), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
     assert figures["version"] == 1
     assert (figures["apps"], figures["seed"]) == (300, 2)
     assert figures["began"] < figures["settled"] < figures["ended"]
@@ -46,9 +45,11 @@ def test_the_same_seed_the_same_year() -> None:
 
 
 @pytest.mark.parametrize("words", [("--apps", "9"), ("--apps", "many"), ("--seed", "0")])
-def test_wrong_usage_simulates_nothing(words: tuple[str, ...]) -> None:
+def test_wrong_usage_simulates_nothing(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     """Exit status 2, said on standard error."""
-    answer = bench("year", *words)
-    assert answer.returncode == 2
-    assert words[-1] in answer.stderr
-    assert not answer.stdout
+    with pytest.raises(SystemExit) as ended:
+        main(["year", *words])
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert words[-1] in said.err
+    assert not said.out

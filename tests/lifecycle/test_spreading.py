@@ -61,16 +61,17 @@ def test_how_much_earlier_at_most(validity: timedelta, share: float, age: float)
     due, now = START + validity * share, START + validity * age
     first = earliest(found, due, now)
     assert first <= due
-    assert first >= START + (due - START) / 2
+    assert first >= START + (due - START) / 2 - timedelta(microseconds=1)  # halves are rounded
     assert due - first <= LONGEST
     assert first >= min(now, due)
 
 
 @trials(max_examples=40)
-@given(st.integers(1, 40), st.integers(1, 48), st.integers(FEW, 40), st.randoms(use_true_random=False))
-def test_a_heap_becomes_a_plain(wide: int, room: int, each: int, chance: random.Random) -> None:
+@given(st.integers(1, 40), st.integers(1, 48), st.integers(FEW, 40), st.integers())
+def test_a_heap_becomes_a_plain(wide: int, room: int, each: int, seed: int) -> None:
     """Whatever is due within a few hours: at the end no hour has many more than the mean of those there are."""
     first = START
+    chance = random.Random(seed)  # noqa: S311  no secret
     hours, number = wide + room, each * (wide + room)
     planned = [0] * hours
     for index in range(number):
