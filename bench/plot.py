@@ -14,6 +14,7 @@ LINES = 5  # across, at most
 STYLE = """
   text { font: 12px sans-serif; fill: #57606a }
   .grid { stroke: #8c959f; stroke-opacity: .3 }
+  .mark { stroke: #8c959f; stroke-dasharray: 2 3 }
   path { fill: none; stroke-width: 1.5 }
   .line0 { stroke: #0969da } .line1 { stroke: #cf222e; stroke-opacity: .55 }
   .need { stroke: #1a7f37; stroke-dasharray: 5 3 }
@@ -27,8 +28,16 @@ STYLE = """
 """
 
 
-def plot(start: datetime, lines: Sequence[tuple[str, Sequence[float]]], need: Sequence[float]) -> str:
-    """The SVG: two named lines of renewals in each hour from `start`, and what is needed; drawn as means of days."""
+def plot(
+    start: datetime,
+    lines: Sequence[tuple[str, Sequence[float]]],
+    need: Sequence[float],
+    marks: Sequence[tuple[datetime, str]],
+) -> str:
+    """The SVG: two named lines of renewals in each hour from `start`, and what is needed; drawn as means of days.
+
+    `marks`: what happened when, in a word or two.
+    """
     drawn = [(f"line{number}", name, _days(hours)) for number, (name, hours) in enumerate(lines)]
     drawn.append(("need", "needed", _days(need)))
     step = _step(max(max(days) for _, _, days in drawn))
@@ -54,6 +63,10 @@ def plot(start: datetime, lines: Sequence[tuple[str, Sequence[float]]], need: Se
     for day, name in _dates(start, count):
         parts.append(f'<line class="grid" x1="{x(day):.1f}" x2="{x(day):.1f}" y1="{TOP}" y2="{BOTTOM}"/>')
         parts.append(f'<text x="{x(day):.1f}" y="{BOTTOM + 18}" text-anchor="middle">{name}</text>')
+    for moment, name in marks:
+        at = x((moment - start) / timedelta(days=1))
+        parts.append(f'<line class="mark" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{BOTTOM}"/>')
+        parts.append(f'<text x="{at + 4:.1f}" y="{TOP + 12}">{escape(name)}</text>')
     for number, (kind, name, days) in reversed(list(enumerate(drawn))):
         points = " ".join(f"{x(day):.1f},{y(value):.1f}" for day, value in enumerate(days))
         parts.append(f'<path class="{kind}" d="M{points}"/>')
@@ -68,10 +81,8 @@ def _days(hours: Sequence[float]) -> list[float]:
 
 def _step(most: float) -> float:
     """Between two lines across: a round number, so that LINES of them hold the highest point."""
-    size = 1.0
-    while size * LINES < most:
-        size *= 2 if f"{size:e}"[0] in "15" else 2.5
-    return size
+    steps = (step * 10.0**size for size in range(-3, 9) for step in (1, 2, 2.5, 5))
+    return next(step for step in steps if step * LINES >= most)
 
 
 def _dates(start: datetime, days: int) -> list[tuple[float, str]]:

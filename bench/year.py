@@ -20,7 +20,7 @@ from typing import Any
 from bench.fleet import counted, say
 from bench.machine import machine
 from bench.plot import plot
-from bench.simulated import END, HOURS, START, Lived, Year
+from bench.simulated import CLASSIC, END, HOURS, START, Lived, Year
 from certfleet.cli.output import print_json, print_table
 
 WINDOWS = (1, 6, 24)  # hours
@@ -102,7 +102,9 @@ async def run(given: argparse.Namespace) -> None:
         machine=about,
     )
     if given.plot is not None:
-        drawn = plot(START, [("spread", spread.renewals), ("at their own time", unspread.renewals)], spread.need)
+        lines = [("spread", spread.renewals), ("each at its own time", unspread.renewals)]
+        marks = [(since, f"{lifetime.days} days") for since, lifetime in CLASSIC[1:]]
+        drawn = plot(START, lines, spread.need, marks)
         await asyncio.to_thread(given.plot.write_text, drawn, encoding="utf-8")
     if given.json:
         print_json(**asdict(result))

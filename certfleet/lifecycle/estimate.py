@@ -35,7 +35,7 @@ class Summary:
     binding_of: str | None
     lifetime_seconds: int
     """Of certificates that are issued from now on, by the CA's default profile."""
-    profile_lifetimes_seconds: Mapping[str, int]
+    profile_lifetimes_seconds: dict[str, int]
     """Likewise by the other profiles that these apps or the fleet's have."""
     renewals_per_day: float
     """Once all are issued: those of the plan and those of the fleet."""

@@ -70,6 +70,7 @@ KINDS = {
     "time": lambda v: isinstance(v, str) and bool(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", v)),
     "list of objects": lambda v: isinstance(v, list) and all(isinstance(one, dict) for one in v),
     "list of strings": lambda v: isinstance(v, list) and all(isinstance(one, str) for one in v),
+    "object of integers": lambda v: isinstance(v, dict) and all(isinstance(one, int) for one in v.values()),
     "object of strings": lambda v: isinstance(v, dict) and all(isinstance(one, str) for one in v.values()),
 }
 
