@@ -17,6 +17,7 @@ TASKS = {
     "check": ("certfleet.expiry.check", "apps", EXPIRY),
     "order": ("certfleet.orders.advance", "orders", ORDERS),
     "revoke": ("certfleet.revocation.revoke", "apps", ORDERS),
+    "crl": ("certfleet.revocation.look", "lists", EXPIRY),
     "dns": ("certfleet.dns.tidy", "apps", ORDERS),
     "gate": ("certfleet.admission.open", "gates", TICK),
     "host": ("certfleet.install.host", "hosts", INSTALL),

@@ -231,7 +231,11 @@ class Certificate:
     withdrawn: str = ""
     """Why another one has to take its place at once (compromised, replaced), while it is served; empty: it need not."""
     revoked: datetime | None = None
-    """When the CA revoked it at our word."""
+    """When the CA revoked it."""
+    revoked_for: str = ""
+    """Why, as RFC 5280 §5.3.1 spells it."""
+    unasked: bool = False
+    """The CA did that of its own accord, as its revocation list says."""
     leaked: bool = False
     """Its key is in other hands: it is never used again, whatever `reuse-key` says."""
     account: str = ""

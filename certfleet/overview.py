@@ -69,6 +69,10 @@ class Overview:
     """The profile that the newest certificate was asked for by; None: the CA's default, or there is none."""
     warning: str | None
     """What will be in the way of the next renewal, while nothing is wrong yet: its standing records."""
+    revoked: datetime | None
+    """When the newest certificate was revoked; None: it is not, as far as is known."""
+    revoked_for: str | None
+    """Why, as RFC 5280 spells it."""
 
 
 def overview(
@@ -125,6 +129,8 @@ def overview(
         places=place.waiting if place else None,
         profile=(certificate.profile or None) if certificate else None,
         warning=warning if properties["challenge"] == "dns-persist-01" else None,
+        revoked=certificate.revoked if certificate else None,
+        revoked_for=(certificate.revoked_for or None) if certificate else None,
     )
 
 

@@ -48,16 +48,38 @@ def rollover(email: Email, ca: CAName = None) -> None:
     typer.echo(ask(lambda client: client.roll_over_account(email, ca)).sentence)
 
 
+@app.command()
+def register(
+    email: Annotated[
+        str | None, typer.Argument(metavar="EMAIL", help="Its e-mail address; without it, the one set for all apps.")
+    ] = None,
+    ca: Annotated[
+        str | None, typer.Option("--ca", metavar="CA", help="Its CA; without it, the one set for all apps.")
+    ] = None,
+    agree_tos: Annotated[
+        bool, typer.Option("--agree-tos", help="You agree to the CA's terms of service, so that it may be made.")
+    ] = False,
+) -> None:
+    """Make an account before its first order.
+
+    For a CAA record that names it (`accounturi`). Without this, the first order makes it.
+    """
+    typer.echo(ask(lambda client: client.register_account(email, ca, agree_tos=agree_tos)).sentence)
+
+
 @app.command("email")
 def change_email(
     old: Annotated[str, typer.Argument(metavar="OLD", help="Its e-mail address.")],
     new: Annotated[str, typer.Argument(metavar="NEW", help="The one it is to have.")],
+    ca: Annotated[
+        str | None, typer.Option("--ca", metavar="CA", help="At this CA only; its apps get the property themselves.")
+    ] = None,
 ) -> None:
-    """Give an account another e-mail address, at every CA.
+    """Give an account another e-mail address, at every CA or at one.
 
     Whatever has the old one as the property email follows.
     """
-    typer.echo(ask(lambda client: client.change_account_email(old, new)).sentence)
+    typer.echo(ask(lambda client: client.change_account_email(old, new, ca)).sentence)
 
 
 @app.command()

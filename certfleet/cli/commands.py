@@ -213,6 +213,7 @@ def info(app: AppName, as_json: AsJSON = False) -> None:
         ("certificate", f"generation {view.generation}, serial {view.serial}" if view.serial else "none yet"),
         ("profile", view.profile or "the CA's default"),
         ("expires", f"{moment(view.not_after)} (in {left(view.not_after)})"),
+        *([("revoked", f"{moment(view.revoked)}, {view.revoked_for or 'unspecified'}")] if view.revoked else []),
         ("renews", f"{moment(view.renew_at)} (in {left(view.renew_at)}){_spread(view)}"),
         ("CA's window", f"{moment(view.window_start)} to {moment(view.window_end)}" if view.window_start else "none"),
         *([("CA's reason", view.explanation)] if view.explanation else []),
@@ -300,7 +301,8 @@ def snippet(
 ) -> None:
     """Print an app's lines for its host's web server.
 
-    They answer the CA's challenges, by the property challenge-via, and find the certificate and its key.
+    They find the certificate and its key, and answer the CA's challenges, by the property challenge-via; an app whose
+    challenge is another than http-01 has none of these.
     """
     from certfleet.install.snippet import snippet as lines  # noqa: PLC0415
     from certfleet.settings import load_settings  # noqa: PLC0415
@@ -313,7 +315,8 @@ def snippet(
     properties = ask(lambda client: client.properties(app))
     via, passed_to = properties["challenge-via"], properties["responder"]
     where = (settings.responder_address, settings.responder_port)
-    typer.echo(guarded(lambda: lines(found, on, *where, via=via, passed_to=passed_to)), nl=False)
+    method = properties["challenge"]
+    typer.echo(guarded(lambda: lines(found, on, *where, method=method, via=via, passed_to=passed_to)), nl=False)
 
 
 def _views(names: list[str]) -> list[Overview]:

@@ -67,6 +67,7 @@ class AppRequests(Desk):
             return Done(changed=purge, sentence=f"{name}: is not enabled{files}")
         await self._fleet.inventory.save_app(replace(app, enabled=False), app)
         await self._fleet.agenda.drop(check_member(name))
+        await self._fleet.crls.drop(name)
         if await self._fleet.records.order(name) is not None:
             await self._due("order", [name])  # the machine gives it up as soon as it sees that nobody wants it
         await self._fleet.journal.write(name, "disabled")
@@ -90,6 +91,7 @@ class AppRequests(Desk):
         for member in (check_member(name), order_member(name)):
             await self._fleet.agenda.drop(member)
         await self._fleet.rooms.leave(name)
+        await self._fleet.crls.drop(name)
         await self._fleet.records.forget_app(app)
         await self._fleet.spreading.forget(name)
         await self._fleet.journal.write(name, "removed")

@@ -31,28 +31,51 @@ class CredentialRequests(AppRequests):
         account = await accounts.roll_over(self._fleet, email, ca)
         return Done(changed=True, sentence=f"{account.email} at {account.ca}: has a new key")
 
-    async def change_account_email(self, old: str, new: str) -> Done:
+    async def register_account(
+        self, email: str | None = None, ca: str | None = None, *, agree_tos: bool = False
+    ) -> Done:
+        """Make an account before its first order, in this process, as a CAA record needs to name it. Raises as above.
+
+        `email`, `ca`: None: those set for all apps. `agree_tos`: the operator's word on this CA's terms of service,
+        besides the property.
+        """
+        properties = await self.properties()
+        address = properties["email"] if email is None else check_property("email", email)
+        if not address:
+            raise UsageError("email", None, "is not set for all apps: give one such as ops@example.com")
+        agreed = agree_tos or properties["agree-tos"] == "on"
+        account, new = await accounts.register(self._fleet, address, ca, agree_tos=agreed)
+        told = f"{account.email} at {account.ca}: the account {account.url}"
+        return Done(changed=new, sentence=told + (" is registered" if new else " was registered before"))
+
+    async def change_account_email(self, old: str, new: str, ca: str | None = None) -> Done:
         """Give the accounts with an address another one, at every CA; properties that say `old` follow.
 
-        Raises as `roll_over_account`.
+        `ca`: at this one only. Its apps get the property themselves then, the one for all apps stays as it is. Raises
+        as `roll_over_account`.
         """
         old, new = check_property("email", old), check_property("email", new)
         if old == new:
             return Done(changed=False, sentence=f"{old}: is the address already")
-        moved = await accounts.change_email(self._fleet, old, new)
-        everywhere = (await self._fleet.inventory.properties()).get("email") == old
+        moved = await accounts.change_email(self._fleet, old, new, ca)
+        everywhere = await self._fleet.inventory.properties()
+        for_all = everywhere.get("email") == old
         followed = 0
         async for page in self._pages():
-            mine = [app for app in page if app.properties.get("email") == old]
-            apps = [app for app in page if app in mine or (everywhere and not app.properties.get("email"))]
+            values = {app.name: effective(app.properties, everywhere) for app in page}
+            apps = [app for app in page if values[app.name]["email"] == old]
+            if ca is not None:
+                apps = [app for app in apps if _directory(values[app.name]) == resolve_ca(ca).directory]
             await accounts.move_orders(self._fleet, apps, old, new)
-            for app in mine:
-                await self.set_properties({"email": new}, app.name)
+            for app in apps:
+                if ca is not None or app.properties.get("email"):
+                    await self.set_properties({"email": new}, app.name)
             followed += len(apps)
-        if everywhere:
+        if for_all and ca is None:
             await self.set_properties({"email": new})
         at = ", ".join(account.ca for account in moved)
-        return Done(changed=True, sentence=f"{old} is {new} now at {at}; {followed} apps follow")
+        stays = f"; the one for all apps is {old} still" if for_all and ca is not None else ""
+        return Done(changed=True, sentence=f"{old} is {new} now at {at}; {followed} apps follow{stays}")
 
     async def deactivate_account(self, email: str, ca: str | None = None) -> Done:
         """End an account for ever; apps that use it fail until they have another one. Raises as above."""

@@ -7,7 +7,6 @@ from certfleet.install.challenge import PATH
 from certfleet.models import App, Host
 
 _SNIPPET = """\
-# certfleet: {names}
 # On the Dokku host, as root, once for each app: Dokku's template includes this directory in the app's server blocks,
 # before it redirects to https (Dokku 0.30 and newer). The certificate itself goes by `certs:add` and needs nothing.
 # /home/dokku/{app}/nginx.conf.d/certfleet.conf, owned by dokku; then `service nginx reload`:
@@ -28,4 +27,4 @@ def dokku_snippet(app: App, host: Host, target: str, via: str) -> str:
             f"there; set the property challenge-via of {app.name} to responder"
         )
     inside = f"return 302 {target}$request_uri;" if "://" in target else f"proxy_pass http://{target};"
-    return _SNIPPET.format(names=" ".join(app.identifiers), app=app.name, path=PATH, inside=inside)
+    return _SNIPPET.format(app=app.name, path=PATH, inside=inside)

@@ -13,14 +13,13 @@ from certfleet.install.dokku_snippet import dokku_snippet
 from certfleet.models import App, Host
 
 TEXT = "text/plain"
+BY_HTTP = "http-01"
+"""The challenge that a web server answers (RFC 8555 §8.3); every other leaves it alone."""
 # address:port or name:port to pass requests on to, or a URL to redirect them to.
 RESPONDER = re.compile(r"(https?://)?([A-Za-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
-_WORDS = {
+_CERTIFICATE = {
     "nginx": """\
-# certfleet: {names}
-# Answers the CA's challenges (RFC 8555, section 8.3); needed on port 80.
-{challenge}\
 # TLS listener, certificate and key, from the first install on; before it, this matches nothing.
 {certificate}\
 # Instead of the include, in a server block of your own for TLS, once the first certificate is there:
@@ -28,10 +27,6 @@ _WORDS = {
 #     ssl_certificate_key {current}/privkey.pem;
 """,
     "apache": """\
-# certfleet: {names}
-# Into the site's <VirtualHost *:80>, before any other ProxyPass or Redirect: answers the CA's challenges
-# (RFC 8555, section 8.3).
-{challenge}\
 # Into its <VirtualHost *:443>: TLS, certificate and key.
 {certificate}\
 # Apache asks the first site on a port whether all of them have TLS, so there must be no such site before its first
@@ -40,17 +35,27 @@ _WORDS = {
 #     </IfFile>
 """,
     "haproxy": """\
-# certfleet: {names}
-# The same for every app. Into the frontend on port 80, before any other http-request and use_backend, and with
-# `unless certfleet` behind every `http-request redirect`: answers the CA's challenges (RFC 8555, section 8.3).
-{challenge}{beside}\
 # Into the frontend for TLS: certificate and key of every app, chosen by name; there may be none at first.
 {certificate}""",
-    "files": """\
-# certfleet: {names}
-# Challenges (RFC 8555, section 8.3) are answered by whatever serves port 80 for these names.
-{certificate}""",
+    "files": "{certificate}",
 }
+_CHALLENGE = {
+    "nginx": """\
+# Answers the CA's challenges (RFC 8555, section 8.3); needed on port 80.
+{challenge}""",
+    "apache": """\
+# Into the site's <VirtualHost *:80>, before any other ProxyPass or Redirect: answers the CA's challenges
+# (RFC 8555, section 8.3).
+{challenge}""",
+    "haproxy": """\
+# The same for every app. Into the frontend on port 80, before any other http-request and use_backend, and with
+# `unless certfleet` behind every `http-request redirect`: answers the CA's challenges (RFC 8555, section 8.3).
+{challenge}{beside}""",
+    "files": """\
+# Challenges (RFC 8555, section 8.3) are answered by whatever serves port 80 for these names.
+""",
+}
+_NO_CHALLENGE = "# The app's names are proven by {method}: nothing has to be answered on port 80.\n"
 _BESIDE = """\
 # Once, outside of these sections, below `defaults`:
 {beside}"""
@@ -68,23 +73,33 @@ class Snippet:
     """Outside of any site, once for all apps."""
 
 
-def snippet(app: App, host: Host, responder: str, port: int, *, via: str = "responder", passed_to: str = "") -> str:
+def snippet(
+    app: App,
+    host: Host,
+    responder: str,
+    port: int,
+    *,
+    method: str = BY_HTTP,
+    via: str = "responder",
+    passed_to: str = "",
+) -> str:
     """The lines with words for a person; `responder` and `port` are where challenges are answered.
 
-    `via` is the app's property `challenge-via`, `passed_to` its property `responder`, which replaces the two.
-    Raises InstallError when something cannot stand in the web server's file, or cannot be done by this server.
+    `method` is the app's property `challenge`, `via` its property `challenge-via`, `passed_to` its property
+    `responder`, which replaces the two. Raises InstallError when something cannot stand in the web server's file, or
+    cannot be done by this server.
     """
     target = passed_to or presets.endpoint(responder, port)
+    title = f"# certfleet: {' '.join(app.identifiers)}\n"
+    unasked = "" if method == BY_HTTP else _NO_CHALLENGE.format(method=method)
     if host.driver == "dokku":
-        return dokku_snippet(app, host, checked(target), via)
-    found = lines(app, host, target, via)
-    return _of_addresses(app, host) + _WORDS[host.preset].format(
-        names=" ".join(app.identifiers),
-        challenge=found.challenge,
-        certificate=found.certificate,
-        beside=_BESIDE.format(beside=found.beside) if found.beside else "",
-        current=f"{presets.checked_root(host.root)}/{app.name}/current",
-    )
+        return title + (unasked or dokku_snippet(app, host, checked(target), via))
+    found = lines(app, host, target, "responder" if unasked else via)
+    beside = _BESIDE.format(beside=found.beside) if found.beside else ""
+    challenge = unasked or _CHALLENGE[host.preset].format(challenge=found.challenge, beside=beside)
+    current = f"{presets.checked_root(host.root)}/{app.name}/current"
+    certificate = _CERTIFICATE[host.preset].format(certificate=found.certificate, current=current)
+    return _of_addresses(app, host) + title + challenge + certificate
 
 
 def _of_addresses(app: App, host: Host) -> str:

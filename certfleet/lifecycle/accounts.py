@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from certfleet.acme_ca.account_records import AccountRecords
+from certfleet.acme_ca.account_records import AccountRecords, account_id, known_account
 from certfleet.acme_ca.keys import AccountKey
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.errors import UsageError
@@ -20,6 +20,7 @@ from certfleet.lifecycle.fleet import Fleet
 from certfleet.lifecycle.ordering import change_order
 from certfleet.limits.buckets import Buckets
 from certfleet.limits.presets import Told
+from certfleet.limits.registrations import Registrations
 from certfleet.limits.requests import SharedTurnstile
 from certfleet.models import CA, Account, App, Order
 from certfleet.properties import effective, is_preset
@@ -27,6 +28,8 @@ from certfleet.vault import Vault, ensure_key
 
 if TYPE_CHECKING:
     from certfleet.acme_ca.account_changes import AccountChanges
+    from certfleet.acme_ca.accounts import Accounts
+    from certfleet.acme_ca.transport import Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +94,37 @@ async def take_over(fleet: Fleet, email: str, ca: str | None, key: AccountKey) -
     return account, new
 
 
-async def change_email(fleet: Fleet, old: str, new: str) -> list[Account]:
-    """Give the accounts with this address another one, at every CA; orders under way go on. Raises as `roll_over`.
+async def register(fleet: Fleet, email: str, ca: str | None, *, agree_tos: bool) -> tuple[Account, bool]:
+    """Make the account before its first order, and whether that is new here. Raises as `roll_over`, RateLimited.
+
+    Its URL is what CAA records name (`accounturi`, RFC 8657). `agree_tos`: the operator's word on the CA's terms.
+    """
+    at = await _resolved(fleet, ca or effective({}, await fleet.inventory.properties())["ca"])
+    before = await known_account(fleet.store, at, email)
+    async with _asking(fleet, at) as (accounts, _, transport):
+        account, signer = await accounts.account_for(transport, email, agree_tos=agree_tos)
+    new = before is None or (before.url is None and not before.moved)
+    if new:
+        await fleet.journal.write("", "account registered", f"{account.email} at {account.ca}: {signer.kid}")
+    return account, new
+
+
+async def change_email(fleet: Fleet, old: str, new: str, ca: str | None = None) -> list[Account]:
+    """Give the accounts with this address another one, at every CA or one; orders under way go on.
+
+    Raises as `roll_over`.
 
     The properties that name it are the caller's. Asked for again after a crash, it goes on where it was.
     """
-    found = [one async for one in AccountRecords(fleet.store).all() if one.email == old and one.moved in ("", new)]
+    at = None if ca is None else await _resolved(fleet, ca)
+    found = [
+        one
+        async for one in AccountRecords(fleet.store).all()
+        if one.email == old and one.moved in ("", new) and (at is None or one.id == account_id(at, old))
+    ]
     if not any(one.url or one.moved for one in found):
-        raise UsageError("account", old, "is none: `certfleet account ls` shows every account")
+        where = f" at {at.name}" if at is not None else ""
+        raise UsageError("account", old, f"is none{where}: `certfleet account ls` shows every account")
     moved: list[Account] = []
     for account in found:
         async with _changes(fleet, await _resolved(fleet, account.ca)) as changes:
@@ -155,16 +181,24 @@ async def _resolved(fleet: Fleet, ca: str) -> CA:
 
 
 @asynccontextmanager
-async def _changes(fleet: Fleet, ca: CA) -> AsyncIterator[AccountChanges]:
+async def _asking(fleet: Fleet, ca: CA) -> AsyncIterator[tuple[Accounts, Vault, Transport]]:
     """A connection to the CA that keeps to its limits as every worker does. Raises ConfigurationError."""
     # Late: 250 ms of HTTP client that most commands do without.
-    from certfleet.acme_ca.account_changes import AccountChanges  # noqa: PLC0415
     from certfleet.acme_ca.accounts import Accounts  # noqa: PLC0415
     from certfleet.acme_ca.transport import Transport  # noqa: PLC0415
 
     settings = fleet.settings
     ensure_key(settings)
-    vault = Vault(settings)
-    turnstile = SharedTurnstile(Buckets(fleet.store), fleet.limits, ca, settings.egress_address)
+    vault, buckets = Vault(settings), Buckets(fleet.store)
+    accounts = Accounts(fleet.store, vault, Registrations(buckets, fleet.limits, settings.egress_address))
+    turnstile = SharedTurnstile(buckets, fleet.limits, ca, settings.egress_address)
     async with Transport(ca, nameservers=settings.nameservers, turnstile=turnstile) as transport:
-        yield AccountChanges(Accounts(fleet.store, vault), vault, transport)
+        yield accounts, vault, transport
+
+
+@asynccontextmanager
+async def _changes(fleet: Fleet, ca: CA) -> AsyncIterator[AccountChanges]:
+    from certfleet.acme_ca.account_changes import AccountChanges  # noqa: PLC0415  late as above
+
+    async with _asking(fleet, ca) as (accounts, vault, transport):
+        yield AccountChanges(accounts, vault, transport)

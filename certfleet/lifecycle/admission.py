@@ -21,6 +21,7 @@ from datetime import datetime, timedelta
 from certfleet.acme_ca.account_records import account_id
 from certfleet.agenda import Claim
 from certfleet.errors import AcmeProblem
+from certfleet.lifecycle.replacement import exempt_from
 from certfleet.lifecycle.urgency import Urgency, urgency
 from certfleet.lifecycle.work import Waiting
 from certfleet.lifecycle.workbench import Workbench
@@ -60,6 +61,8 @@ class Admission:
     asking: Candidate
     nameable: OrderBuckets
     """Every bucket that a refusal may name, whatever the order is exempt from."""
+    exempt_from: datetime | None = None
+    """When its CA will exempt it from limits (replacement.py)."""
 
     async def enter(self, *, ordered: bool) -> Standing:
         """Get all tokens. Raises Waiting when there are not all; the room's gate calls then.
@@ -69,13 +72,18 @@ class Admission:
         rooms = self.bench.fleet.rooms
         standing = await rooms.enter(self.claim, self.asking, ordered=ordered)
         if standing is Standing.WAITING:
-            raise Waiting(utcnow() + LOOK_AGAIN * random.uniform(0.8, 1.2))  # noqa: S311  no secret
+            raise self._in_line()
         if standing is Standing.OUTDATED:
             self.bench.fleet.limits.forget()
             raise Waiting(utcnow())
         if standing is Standing.ADMITTED and not ordered:
             await rooms.ordered(self.asking.app)  # newOrder was answered, and its worker died before it could say so
         return standing
+
+    def _in_line(self) -> Waiting:
+        """Until its gate calls; it must not stand there any more when it needs no token."""
+        at = utcnow() + LOOK_AGAIN * random.uniform(0.8, 1.2)  # noqa: S311  no secret
+        return Waiting(at if self.exempt_from is None else min(at, self.exempt_from))
 
     @asynccontextmanager
     async def turn(self, standing: Standing) -> AsyncIterator[None]:
@@ -96,7 +104,7 @@ class Admission:
             await asyncio.sleep(random.uniform(*BUSY))  # noqa: S311  no secret
             said = await self.bench.fleet.rooms.send(self.asking.app)
         if said is Sending.WAITING:
-            raise Waiting(utcnow() + LOOK_AGAIN)
+            raise self._in_line()
         if said is not Sending.GO:  # too long, or its record is gone (an app removed just now): look again
             raise Waiting(utcnow() + timedelta(seconds=1))
 
@@ -161,7 +169,9 @@ async def admission(
         keep=_keep(where, buckets, properties),
     )
     nameable = replace(nameable, checked=(*closed, *nameable.checked))
-    return Admission(bench, claim, limits, account, order.identifiers, asking, nameable)
+    told = (await fleet.records.renewals([order.app])).get(order.app) if order.replaces and not order.exempt else None
+    opens = exempt_from(order, served, told, utcnow())
+    return Admission(bench, claim, limits, account, order.identifiers, asking, nameable, opens)
 
 
 def is_same_set(order: Order, served: Certificate | None, directory: str, now: datetime) -> bool:

@@ -115,7 +115,9 @@ async def _to_its_end(run: Run) -> Certificate:
             case "valid":
                 issued = await _download(run, acme)
                 fleet, account = run.bench.fleet, run.signer.kid
-                certificate = await store(fleet, run.claim, run.app, run.order, issued, account=account)
+                certificate = await store(
+                    fleet, run.claim, run.app, run.order, issued, account=account, served=run.served
+                )
                 await run.admission.issued()
                 return certificate
             case "invalid":

@@ -6,11 +6,13 @@ from certfleet.acme_ca.presets import resolve_ca
 from certfleet.agenda import Claim
 from certfleet.errors import UnknownName
 from certfleet.lifecycle import drift
+from certfleet.lifecycle.crl_look import watch
 from certfleet.lifecycle.endpoints import endpoint, look
 from certfleet.lifecycle.ordering import make_order
 from certfleet.lifecycle.records import host_member, newly_wanted
 from certfleet.lifecycle.renewal import LOOK_AGAIN, Due, decide
 from certfleet.lifecycle.renewal_info import look_at_renewal
+from certfleet.lifecycle.urgency import is_emergency
 from certfleet.lifecycle.watching import watch
 from certfleet.lifecycle.waves import parse_waves, rollout
 from certfleet.lifecycle.work import Next
@@ -46,9 +48,10 @@ async def check(bench: Workbench, claim: Claim) -> Next:
     )
     members: list[str] = []
     if isinstance(decision, Due):
-        urgent = certificate is not None and (certificate.revoked is not None or certificate.leaked)
+        urgent = certificate is not None and is_emergency(certificate)
         members += await make_order(fleet, app, properties, decision.reason, now, urgent=urgent)
     if certificate is not None:
+        await watch(fleet, claim, certificate, properties["ca-bundle"])
         members += await _reconcile(bench, claim, app, properties, certificate)
         if not isinstance(decision, Due):  # an order says itself what it cannot do without
             await watch(bench, claim, app, certificate, properties)

@@ -10,6 +10,7 @@ from certfleet.agenda import Agenda, Claim
 from certfleet.dns.credentials import CredentialsBook
 from certfleet.inventory import Inventory
 from certfleet.journal import Journal
+from certfleet.lifecycle.crl_book import CRLBook
 from certfleet.lifecycle.errands import Errands
 from certfleet.lifecycle.records import Records
 from certfleet.lifecycle.revocations import Revocations
@@ -38,6 +39,7 @@ class Fleet:
     revocations: Revocations
     dns: CredentialsBook
     written: TXTBook
+    crls: CRLBook
 
     async def with_zones(self, claims: Iterable[Claim]) -> list[tuple[Claim, str | None]]:
         """Each claim with its host's zone: which queue reaches it."""
@@ -68,4 +70,5 @@ async def open_fleet(settings: Settings, patience: float = PATIENCE) -> AsyncIte
             revocations=Revocations(store),
             dns=CredentialsBook(store),
             written=TXTBook(store),
+            crls=CRLBook(store, records),
         )

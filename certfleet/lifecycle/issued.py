@@ -14,10 +14,12 @@ from certfleet.models import App, Certificate, Installation, Order, utcnow
 from certfleet.properties import effective
 
 
-async def store(fleet: Fleet, claim: Claim, app: App, order: Order, issued: Issued, *, account: str) -> Certificate:
+async def store(
+    fleet: Fleet, claim: Claim, app: App, order: Order, issued: Issued, *, account: str, served: Certificate | None
+) -> Certificate:
     """Keep the certificate, want it on every host of the app, and end its order: one write. Raises LeaseLost.
 
-    `account` is the URL of the one that it was issued to.
+    `account` is the URL of the one that it was issued to, `served` the certificate that it takes the place of.
     """
     on_hosts = await fleet.records.installations(app.name)
     chain = "".join(issued.chain)
@@ -44,7 +46,8 @@ async def store(fleet: Fleet, claim: Claim, app: App, order: Order, issued: Issu
     told = f"generation {certificate.generation}, {order.reason}, until {issued.not_after:%Y-%m-%d %H:%M} UTC"
     told += f", profile {order.profile}" if order.profile else ""
     entry = fleet.journal.entry(app.name, "issued", told)
-    await fleet.records.complete(claim, order, certificate, chain, known, entry)
+    unwatched = fleet.crls.unwatched(served) if served is not None else []
+    await fleet.records.complete(claim, order, certificate, chain, known, entry, *unwatched)
     return certificate
 
 

@@ -15,7 +15,7 @@ generation:<app>     string  the newest Certificate's number; kept when the app 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -121,6 +121,16 @@ class Records:
     async def certificates(self, apps: Iterable[str]) -> dict[str, Certificate]:
         """The newest certificates of several apps."""
         return {certificate.app: certificate for certificate in await self._many(Certificate, "certificate", apps)}
+
+    async def certificate_texts(self, apps: Sequence[str]) -> list[str | None]:
+        """The newest certificates of several apps as Redis has them, for `certificate_changed`."""
+        found: list[str | None] = await self._redis.mget([self._store.key("certificate", app) for app in apps])
+        return found
+
+    def certificate_changed(self, app: str, before: str, after: str) -> list[Command]:
+        """Commands that change a certificate, and begin a part: left out when somebody else wrote meanwhile."""
+        key = self._store.key("certificate", app)
+        return [("NEEDS", key), ("SAME", key, before), ("SET", key, after)]
 
     async def renewals(self, apps: Iterable[str]) -> dict[str, Renewal]:
         """What CAs said of when to renew the apps' certificates."""

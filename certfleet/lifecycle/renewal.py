@@ -139,7 +139,7 @@ def decide(  # noqa: PLR0911  one line per reason reads best
     if certificate is None:
         return Due("first issue")
     if certificate.revoked is not None:
-        return Due("revoked")
+        return Due("revoked by the CA" if certificate.unasked else "revoked")
     if certificate.withdrawn:
         return Due(certificate.withdrawn)
     if set(certificate.identifiers) != set(app.identifiers):

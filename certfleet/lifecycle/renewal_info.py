@@ -23,7 +23,9 @@ from certfleet.acme_ca.presets import resolve_ca
 from certfleet.acme_ca.transport import Transport
 from certfleet.agenda import Claim
 from certfleet.errors import AcmeProblem, CAError, CAMisbehaved, CAUnreachable
+from certfleet.lifecycle.records import order_member
 from certfleet.lifecycle.renewal import BACK_OFF, current
+from certfleet.lifecycle.wishes import may_wait_in_line
 from certfleet.lifecycle.workbench import Workbench
 from certfleet.models import App, Certificate, Renewal, utcnow
 
@@ -65,7 +67,16 @@ async def look_at_renewal(
         found = answered(certificate, known, info, utcnow(), random.random())  # noqa: S311  no secret
     more = [bench.fleet.journal.entry(app.name, "window moved", told)] if (told := moved(known, found)) else []
     await records.save_renewal(claim, app.name, found, *more)
+    if found.start is not None and (known is None or (known.start, known.end) != (found.start, found.end)):
+        await _tell_order(bench, app.name, found)
     return found
+
+
+async def _tell_order(bench: Workbench, app: str, told: Renewal) -> None:
+    """An order that waits in line for tokens is looked at when the new window opens: it may need none from then on."""
+    order = await bench.fleet.records.order(app)
+    if order is not None and may_wait_in_line(order) and told.start is not None:
+        await bench.fleet.agenda.schedule(order_member(app), max(told.start, utcnow()))
 
 
 async def _ask(transport: Transport, certificate: Certificate) -> RenewalInfo | None:

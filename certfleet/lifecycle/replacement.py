@@ -2,6 +2,7 @@
 
 The CA has at most one order that replaces a certificate, pending ones included. It exempts it when the account is the
 same, an identifier is shared, and now lies in the suggested window (letsencrypt.org/docs/rate-limits, "exemptions").
+A revoked one's window is in the past, whatever the CA said before it was revoked.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ async def as_replacement(
         return replace(order, replaces="", exempt=False)
     told = (await bench.fleet.records.renewals([order.app])).get(order.app)
     name = certificate_id(served.leaf) or ""
-    return replace(order, replaces=name, exempt=bool(name) and in_window(current(served, told), utcnow()))
+    exempt = bool(name) and served.revoked is None and in_window(current(served, told), utcnow())
+    return replace(order, replaces=name, exempt=exempt)
 
 
 def _fits(order: Order, served: Certificate, transport: Transport) -> bool:
@@ -54,6 +56,14 @@ def _fits(order: Order, served: Certificate, transport: Transport) -> bool:
 def in_window(told: Renewal | None, now: datetime) -> bool:
     """Whether now lies in the suggested window, [start, end)."""
     return told is not None and told.start is not None and told.end is not None and told.start <= now < told.end
+
+
+def exempt_from(order: Order, served: Certificate | None, told: Renewal | None, now: datetime) -> datetime | None:
+    """When an order that has to wait for tokens now begins to need none: its window opens. None: it never does."""
+    if served is None or not order.replaces or order.exempt or served.revoked is not None:
+        return None
+    said = current(served, told)
+    return said.start if said is not None and said.start is not None and said.start > now else None
 
 
 def not_replacing(problem: AcmeProblem) -> bool:

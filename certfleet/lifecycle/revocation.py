@@ -116,7 +116,7 @@ async def _done(bench: Workbench, claim: Claim, app: App | None, entry: Revocati
     """Keep that it is revoked; if the app still uses it, another one is due."""
     fleet, now = bench.fleet, utcnow()
     newest = await fleet.revocations.ask(
-        None, entry.app, lambda found: replace(found, revoked=now) if found.serial == entry.serial else found
+        None, entry.app, lambda found: _revoked(found, entry, now) if found.serial == entry.serial else found
     )
     told = f"serial {entry.serial}, {entry.reason}"
     await _write(bench, claim, entry, fleet.journal.entry(entry.app, "revoked", told))
@@ -124,6 +124,12 @@ async def _done(bench: Workbench, claim: Claim, app: App | None, entry: Revocati
         return ()
     await fleet.agenda.schedule(check_member(app.name), LONG_AGO)
     return (check_member(app.name),)
+
+
+def _revoked(found: Certificate, entry: Revocation, now: datetime) -> Certificate:
+    if found.revoked is not None:  # the CA did it before our word, as its revocation list said
+        return found
+    return replace(found, revoked=now, revoked_for=entry.reason)
 
 
 async def _drop(bench: Workbench, claim: Claim, entry: Revocation, why: str) -> None:

@@ -8,7 +8,7 @@ in the journal. One that waits for a replacement says on which hosts that is mis
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -61,6 +61,14 @@ class Revocations:
         """All that are not done yet, in the order in which they were asked for."""
         found = await self._store.redis.hvals(self.key(app))
         return sorted((load(Revocation, text) for text in found), key=lambda one: (one.asked, one.serial))
+
+    async def asked_for(self, certificates: Sequence[tuple[str, str]]) -> list[bool]:
+        """Which of these (app, serial) the CA is being told to revoke now: not those that wait for a replacement."""
+        pipe = self._store.redis.pipeline(transaction=False)
+        for app, serial in certificates:
+            pipe.hget(self.key(app), serial)
+        found = [load(Revocation, text) if text else None for text in await pipe.execute()]
+        return [one is not None and not one.after for one in found]
 
     async def ask(
         self, wish: Revocation | None, app: str, change: Callable[[Certificate], Certificate], *more: Any

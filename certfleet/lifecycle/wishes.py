@@ -41,3 +41,8 @@ def without_url(order: Order) -> Order:
         exempt=False,
         ordinary=False,
     )
+
+
+def may_wait_in_line(order: Order) -> bool:
+    """Whether it stands in a waiting room, if it waits: not one that the CA has, nor one that failed and has a time."""
+    return order.url is None and order.retry_at is None

@@ -24,6 +24,7 @@ from certfleet.settings import Settings
 from certfleet.vault import Vault
 
 HANDSHAKES = 100  # at once with hosts' endpoints
+LISTS = 2  # revocation lists in memory at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Workbench:
     _self_checks: dict[int, SelfCheck] = field(default_factory=dict)
     handshakes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(HANDSHAKES))
     """Bounds how many endpoints this process asks at once."""
+    lists: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LISTS))
+    """Bounds how many revocation lists this process reads at once."""
     chains: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Fingerprints of the intermediates by their name in the records; a CA has few."""
 
