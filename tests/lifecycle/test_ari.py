@@ -125,6 +125,23 @@ async def test_inside_the_window_no_token_is_needed(short_directory: Path) -> No
         assert (await rig.strict.book()).rate_limited_answers == 0
 
 
+async def test_a_waiting_order_goes_when_its_window_opens(short_directory: Path) -> None:
+    """It lacks a token that comes in an hour; in its window it needs none, and is not left standing in line."""
+    async with suggesting(short_directory, limits=LIMITS) as rig:
+        await told(rig)
+        await rig.client.renew(["blog"], force=True)
+        await rig.until("waiting", lambda views: views[0].state is State.LIMITED)
+        opens = time.time() + 5
+        await rig.strict.suggest("blog.demo.test", opens, opens + 60)
+        await rig.client.renew(["blog"])  # the look that learns of it
+        await rig.until("told", lambda views: views[0].window_start.timestamp() > time.time() - 60)  # type: ignore[union-attr]
+        await generation(rig, 2)
+        [entry] = await replacements(rig)
+        assert (entry.exempt, entry.issued) == (True, True)
+        assert opens <= entry.at < opens + 60
+        assert (await rig.strict.book()).rate_limited_answers == 0
+
+
 async def test_a_ca_that_does_not_exempt_it_is_believed(short_directory: Path) -> None:
     """We take it for exempt, the CA answers 429: once, and the order waits as any other until the CA's time."""
     async with suggesting(short_directory, limits=LIMITS, share=0.0, width=1.0) as rig:

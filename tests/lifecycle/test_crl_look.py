@@ -23,6 +23,7 @@ from certfleet.lifecycle.crl_book import WatchedList, crl_member
 from certfleet.lifecycle.crl_look import look, watch
 from certfleet.lifecycle.ordering import LONG_AGO, make_order
 from certfleet.lifecycle.records import chain_name, check_member, order_member
+from certfleet.lifecycle.revocation import SAFETY
 from certfleet.lifecycle.revocations import Revocation
 from certfleet.lifecycle.work import work
 from certfleet.lifecycle.workbench import Workbench, open_workbench
@@ -163,7 +164,7 @@ async def test_a_revoked_one_is_marked_and_its_check_is_due(desk: Desk) -> None:
     assert told.endswith(f"UTC, keyCompromise ({desk.served.url})")
     due = await desk.bench.fleet.agenda.time_of(check_member("blog"))
     assert due is not None
-    assert due <= utcnow() + revoked_by_ca.SAFETY
+    assert due <= utcnow() + SAFETY
     assert await desk.now("wiki") == wiki
     assert await desk.bench.fleet.agenda.time_of(check_member("wiki")) is None
     assert not await desk.is_watched(blog)
@@ -181,7 +182,15 @@ async def test_another_reason_leaves_the_key_alone(desk: Desk) -> None:
     await desk.look()
     found = await desk.now("blog")
     assert (found.revoked_for, found.leaked) == ("superseded", False)
+
+
+async def test_an_entry_that_takes_a_revocation_back(desk: Desk) -> None:
+    """removeFromCRL: it is not revoked, and goes on being watched."""
+    [blog] = await desk.watched("blog")
     desk.publish(blog, reason=FLAGS.remove_from_crl)
+    assert await desk.look() == ()
+    assert (await desk.now("blog")).revoked is None
+    assert await desk.is_watched(blog)
 
 
 async def test_one_that_was_replaced_meanwhile(desk: Desk) -> None:
@@ -242,7 +251,7 @@ async def test_an_order_in_line_takes_its_new_place(desk: Desk) -> None:
     await desk.look()
     times = [await fleet.agenda.time_of(order_member(name)) for name in ("waits", "failed")]
     assert times[0] is not None
-    assert times[0] <= utcnow() + revoked_by_ca.SAFETY
+    assert times[0] <= utcnow() + SAFETY
     assert times[1] is not None
     assert times[1] > utcnow() + timedelta(hours=19)
 

@@ -13,25 +13,13 @@ from certfleet.errors import HostUnreachable, InstallError
 from certfleet.install.answer import AppAnswer, State
 from certfleet.lifecycle import drift, outcomes
 from certfleet.lifecycle.waves import rollout
-from certfleet.models import App, Certificate, Fault, Installation, KeyType
+from certfleet.models import App, Fault, Installation
+from tests.certificate_records import record
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SERVED = Installation("blog", "web1", wanted=7, installed=7, served=7, proven=7, asked=NOW)
 APP = App("blog", ("blog.example.com",), ("web1",), enabled=True)
-CERTIFICATE = Certificate(
-    app="blog",
-    generation=7,
-    ca="https://ca.example/dir",
-    identifiers=APP.identifiers,
-    key_type=KeyType.P256,
-    serial="abc",
-    not_before=NOW,
-    not_after=NOW + timedelta(days=90),
-    issued=NOW,
-    leaf="",
-    chain="",
-    sealed_key="",
-)
+CERTIFICATE = record(APP, NOW, generation=7, serial="abc")
 
 
 def job(installation: Installation) -> outcomes.Job:

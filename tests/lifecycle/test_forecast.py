@@ -20,10 +20,11 @@ from certfleet.limits.buckets import Buckets
 from certfleet.limits.keys import order_buckets, refused_bucket
 from certfleet.limits.presets import limits_of
 from certfleet.limits.rooms import Candidate, Standing
-from certfleet.models import App, Certificate, KeyType, dump, microseconds, utcnow
+from certfleet.models import App, dump, microseconds, utcnow
 from certfleet.plan import Planned
 from certfleet.settings import Settings
 from certfleet.store import Store
+from tests.certificate_records import record
 
 EMAIL = "ops@example.org"
 LETSENCRYPT = resolve_ca("letsencrypt")
@@ -104,20 +105,7 @@ async def have_certificate(fleet: Fleet, name: str, days_left: float) -> None:
     app = App(name, (f"{name}.example.org",), ("web1",), enabled=True, properties={"ca": BUYPASS})
     await fleet.inventory.add_app(app)
     end = utcnow() + timedelta(days=days_left)
-    certificate = Certificate(
-        app=name,
-        generation=1,
-        ca=BUYPASS,
-        identifiers=app.identifiers,
-        key_type=KeyType.P256,
-        serial="1",
-        not_before=end - timedelta(days=90),
-        not_after=end,
-        issued=end - timedelta(days=90),
-        leaf="",
-        chain="",
-        sealed_key="",
-    )
+    certificate = record(app, end - timedelta(days=90), ca=BUYPASS)
     await fleet.store.redis.set(fleet.store.key("certificate", name), dump(certificate))
 
 

@@ -17,16 +17,15 @@ from certfleet.lifecycle.ordering import forgiven
 from certfleet.lifecycle.parking import is_hopeless, parked_sentence
 from certfleet.lifecycle.renewal import retry_after
 from certfleet.lifecycle.trouble import OrderInvalid, is_owners
-from certfleet.models import Certificate, KeyType, Order, OrderState
+from certfleet.models import App, KeyType, Order, OrderState
 from certfleet.overview import State
+from tests.certificate_records import record
 from tests.rig import running_rig
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 ORDER = Order("1", "blog", "letsencrypt", "a@example.com", ("blog.test",), KeyType.P256, "renewal", NOW)
-CERTIFICATE = Certificate(
-    "blog", 1, "https://ca.test/dir", ("blog.test",), KeyType.P256, "1", NOW - 60 * DAY, NOW + 30 * DAY, NOW, "", "", ""
-)
+CERTIFICATE = record(App("blog", ("blog.test",), ("web1",)), NOW - 60 * DAY)
 
 
 def test_a_new_name_is_parked_after_so_long() -> None:

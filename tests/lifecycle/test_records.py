@@ -13,6 +13,7 @@ from certfleet.inventory import Inventory
 from certfleet.lifecycle.records import Records, check_member, host_member, order_member
 from certfleet.models import App, Certificate, Installation, KeyType, Order, Renewal, utcnow
 from certfleet.store import Store
+from tests.certificate_records import record
 
 BLOG = App("blog", ("blog.example.com",), ("web1",), enabled=True)
 
@@ -51,15 +52,8 @@ def an_order() -> Order:
 
 
 def a_certificate(generation: int) -> Certificate:
-    now = utcnow()
-    return Certificate(
-        *("blog", generation, "https://ca.example/dir", BLOG.identifiers, KeyType.P256, f"{generation:x}"),
-        not_before=now,
-        not_after=now + timedelta(days=90),
-        issued=now,
-        leaf="leaf",
-        chain="name",
-        sealed_key="sealed",
+    return record(
+        BLOG, utcnow(), generation=generation, serial=f"{generation:x}", leaf="leaf", chain="name", sealed_key="sealed"
     )
 
 

@@ -21,27 +21,14 @@ from certfleet.lifecycle.renewal import (
     retry_after,
 )
 from certfleet.models import App, Certificate, KeyType
+from tests.certificate_records import CA, record
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-CA = "https://ca.example/directory"
 APP = App("blog", ("blog.example.com", "www.example.com"), ("web1",), enabled=True)
 
 
 def certificate(validity: timedelta = timedelta(days=90), serial: str = "1234") -> Certificate:
-    return Certificate(
-        app="blog",
-        generation=1,
-        ca=CA,
-        identifiers=APP.identifiers,
-        key_type=KeyType.P256,
-        serial=serial,
-        not_before=START,
-        not_after=START + validity,
-        issued=START,
-        leaf="",
-        chain="",
-        sealed_key="",
-    )
+    return record(APP, START, not_after=START + validity, serial=serial)
 
 
 def decision(

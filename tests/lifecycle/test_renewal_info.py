@@ -24,7 +24,8 @@ from certfleet.lifecycle.renewal_info import (
 )
 from certfleet.lifecycle.replacement import in_window, not_replacing
 from certfleet.models import Certificate, KeyType, Renewal
-from tests.lifecycle.test_renewal import APP, CA, START, certificate
+from tests.certificate_records import CA
+from tests.lifecycle.test_renewal import APP, START, certificate
 
 NOW = START + timedelta(days=10)
 END = START + timedelta(days=90)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -12,24 +12,11 @@ from hypothesis import strategies as st
 from certfleet.errors import UsageError
 from certfleet.lifecycle.replacing import parse_serials, selection
 from certfleet.lifecycle.revocations import missing
-from certfleet.models import Certificate, Installation, KeyType
+from certfleet.models import App, Installation
+from tests.certificate_records import CA, record
 
 NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
-CA = "https://ca.example/directory"
-FOUND = Certificate(
-    app="blog",
-    generation=7,
-    ca=CA,
-    identifiers=("blog.example.com",),
-    key_type=KeyType.P256,
-    serial="a1b2",
-    not_before=NOW,
-    not_after=NOW + timedelta(days=90),
-    issued=NOW,
-    leaf="",
-    chain="",
-    sealed_key="",
-)
+FOUND = record(App("blog", ("blog.example.com",), ("web1",)), NOW, generation=7, serial="a1b2")
 
 
 @given(st.integers(min_value=0, max_value=2**160 - 1))
