@@ -7,10 +7,11 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from bench import fleet, install, issue, limits, waiting, year
+from bench import crl, fleet, install, issue, limits, waiting, year
 from certfleet.errors import CertfleetError
 
 BENCHMARKS = {
+    "crl": crl,
     "fleet": fleet,
     "install": install,
     "issue": issue,

@@ -18,7 +18,7 @@ from yarl import URL
 from certfleet.acme_ca.answers import parse_retry_after
 from certfleet.acme_ca.crl import is_fetchable
 from certfleet.acme_ca.resolver import make_resolver
-from certfleet.acme_ca.transport import USER_AGENT
+from certfleet.acme_ca.transport import USER_AGENT, read_body, reason_of
 from certfleet.errors import CAError, CAMisbehaved, CAUnreachable
 from certfleet.models import utcnow
 
@@ -72,7 +72,7 @@ async def fetch_list(
         except TimeoutError as error:
             raise CAUnreachable(f"it did not come within {TIMEOUT.total:.0f} s") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise CAUnreachable(f"its server cannot be reached: {_reason(error)}") from error
+            raise CAUnreachable(f"its server cannot be reached: {reason_of(error)}") from error
 
 
 async def _followed(session: aiohttp.ClientSession, url: str, known: Validators, length: int) -> Fetched:
@@ -94,7 +94,7 @@ async def _answer(response: aiohttp.ClientResponse, known: Validators, length: i
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise CAMisbehaved("its server compresses it, though we said that we take it as it is only")
     validators = Validators(_word(response.headers.get("ETag")), _word(response.headers.get("Last-Modified")))
-    return Fetched(await _read(response, length), validators)
+    return Fetched(await read_body(response, length), validators)
 
 
 def _refused(response: aiohttp.ClientResponse) -> CAError:
@@ -103,16 +103,6 @@ def _refused(response: aiohttp.ClientResponse) -> CAError:
     error = CAUnreachable(told) if overloaded else CAMisbehaved(told)
     error.retry_at = parse_retry_after(response.headers.get("Retry-After"), utcnow())
     return error
-
-
-async def _read(response: aiohttp.ClientResponse, length: int) -> bytes:
-    content = bytearray()
-    async for chunk in response.content.iter_any():
-        content += chunk
-        if len(content) > length:
-            response.close()
-            raise CAMisbehaved(f"it is longer than {length} bytes")
-    return bytes(content)
 
 
 def _word(value: str | None) -> str:
@@ -128,15 +118,3 @@ def _trust(url: str, bundle: str) -> ssl.SSLContext | bool:
     if bundle:
         context.load_verify_locations(cadata=bundle)
     return context
-
-
-def _reason(error: BaseException) -> str:
-    match error:
-        case aiohttp.ClientConnectorCertificateError():
-            return f"its TLS certificate is not trusted ({error.certificate_error})"
-        case aiohttp.ClientConnectorError():
-            return f"{error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
-        case aiohttp.ServerDisconnectedError():
-            return "it closed the connection without an answer"
-        case _:
-            return f"{type(error).__name__} {error}".strip()

@@ -285,13 +285,13 @@ class Transport:
             async with self._session.request(
                 method, URL(url, encoded=True), data=data, allow_redirects=False
             ) as response:
-                content = await _read(response)
+                content = await read_body(response)
         except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
             self._directory_until = 0.0
             raise CAMisbehaved(f"the CA {self.ca.name} sent what is not HTTP ({type(error).__name__})") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self._directory_until = 0.0
-            raise CAUnreachable(f"the CA {self.ca.name} cannot be reached: {_reason(error)}") from error
+            raise CAUnreachable(f"the CA {self.ca.name} cannot be reached: {reason_of(error)}") from error
         except CAMisbehaved:
             self._directory_until = 0.0
             raise
@@ -306,13 +306,14 @@ class Transport:
             await self._turnstile.slow_down(until)
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def read_body(response: aiohttp.ClientResponse, length: int = BODY_LENGTH) -> bytes:
+    """What a CA's server sends, `length` bytes at most. Raises CAMisbehaved for more."""
     content = bytearray()
     async for chunk in response.content.iter_any():
         content += chunk
-        if len(content) > BODY_LENGTH:
+        if len(content) > length:
             response.close()
-            raise CAMisbehaved(f"the CA's answer is longer than {BODY_LENGTH} bytes")
+            raise CAMisbehaved(f"the CA's answer is longer than {length} bytes")
     return bytes(content)
 
 
@@ -325,7 +326,8 @@ def _authorities(ca: CA) -> list[str]:
     return found
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """Why a server could not be asked, in a few words."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return f"its TLS certificate is not trusted ({error.certificate_error}); a private CA needs its bundle"

@@ -197,6 +197,7 @@ def info(app: AppName, as_json: AsJSON = False) -> None:
     history = ask(lambda client: client.history(app))
     external = ask(lambda client: client.bound_accounts(app))
     revocations = ask(lambda client: client.revocations(app))
+    listed = ask(lambda client: client.revocation_list(app))
     if as_json:
         print_json(
             app=view,
@@ -205,6 +206,7 @@ def info(app: AppName, as_json: AsJSON = False) -> None:
             history=history,
             external_accounts=external,
             revocations=revocation.shown(revocations),
+            revocation_lists=revocation.list_shown(listed),
         )
         return
     facts = [
@@ -226,6 +228,7 @@ def info(app: AppName, as_json: AsJSON = False) -> None:
         ("wave", view.wave or "none"),
         ("external account", " ".join(f"{one.kid}, key {one.key}" for one in external) or "none"),
         ("to be revoked", revocation.told(revocations)),
+        ("CA's revocation list", revocation.list_told(listed)),
     ]
     print_table(("", view.name), facts)
     typer.echo("")

@@ -15,6 +15,7 @@ from certfleet.cli.output import moment, print_json
 from certfleet.cli.session import Exit, ask, fail, guarded, raise_usage
 
 if TYPE_CHECKING:
+    from certfleet.lifecycle.crl_book import WatchedList
     from certfleet.lifecycle.estimate import Estimate
     from certfleet.lifecycle.replacing import Progress, Selection
     from certfleet.lifecycle.revocations import Revocation
@@ -45,6 +46,28 @@ def shown(found: Sequence[Revocation]) -> list[RevocationView]:
 def told(found: Sequence[Revocation]) -> str:
     """For people."""
     return "; ".join(f"serial {one.serial} ({one.reason}): {one.stands or 'now'}" for one in found) or "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationListView:
+    """The CA's list in which a certificate would stand, as `info` shows it."""
+
+    url: str
+    read: datetime | None
+    next_look: datetime | None
+    error: str | None
+
+
+def list_shown(found: WatchedList | None) -> list[RevocationListView]:
+    """For JSON."""
+    return [] if found is None else [RevocationListView(found.url, found.read, found.next_look, found.error or None)]
+
+
+def list_told(found: WatchedList | None) -> str:
+    """For people."""
+    if found is None:
+        return "none is looked at"
+    return found.error or f"{found.url}, looked at on {moment(found.read)}"
 
 
 def revoke(

@@ -9,6 +9,7 @@ from certfleet.acme_ca.reasons import Reason
 from certfleet.client.desk import Done
 from certfleet.client.looking import Looks
 from certfleet.errors import UsageError
+from certfleet.lifecycle.crl_book import WatchedList
 from certfleet.lifecycle.errands import removal
 from certfleet.lifecycle.estimate import Estimate
 from certfleet.lifecycle.forecast import estimate
@@ -99,6 +100,15 @@ class CertificateRequests(Looks):
         """What is still to be revoked of an app's certificates, and what it waits for. Raises UnknownName."""
         await self._fleet.inventory.app(name)
         return await self._fleet.revocations.of(name)
+
+    async def revocation_list(self, name: str) -> WatchedList | None:
+        """The CA's list in which an app's present certificate would stand; None: none is looked at.
+
+        Raises UnknownName.
+        """
+        await self._fleet.inventory.app(name)
+        certificate = await self._fleet.records.certificate(name)
+        return await self._fleet.crls.of(certificate) if certificate is not None else None
 
     async def select(self, wanted: Selection) -> list[str]:
         """The enabled apps whose present certificate is one of these (lifecycle/replacing.py), by name."""

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from certfleet.acme_ca.crl import Point, distribution_point
-from certfleet.acme_ca.crl_fetch import Validators
 from certfleet.agenda import Claim
 from certfleet.lifecycle.records import Command, Records
 from certfleet.models import Certificate, dump, load
@@ -46,11 +45,6 @@ class WatchedList:
     error: str = ""
     """Why the last one did not."""
 
-    @property
-    def validators(self) -> Validators:
-        """To ask whether it has changed."""
-        return Validators(self.etag, self.modified)
-
 
 def crl_member(name: str) -> str:
     """The agenda member of a list."""
@@ -69,6 +63,11 @@ class CRLBook:
         """One list."""
         text = await self._redis.get(self._store.key("crl", name))
         return load(WatchedList, text) if text else None
+
+    async def of(self, certificate: Certificate) -> WatchedList | None:
+        """The list that a certificate is looked for in."""
+        point = distribution_point(certificate.leaf)
+        return await self.get(point.name) if point is not None else None
 
     async def is_watched(self, point: Point, serial: str) -> bool:
         """Whether this certificate is, and its list has a record."""

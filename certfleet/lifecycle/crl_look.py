@@ -111,7 +111,7 @@ async def _looked(bench: Workbench, claim: Claim, known: WatchedList) -> Next:
     unread = await book.unread(known.name)
     after = known
     try:
-        asked = known.validators if unread is None else Validators()
+        asked = Validators(known.etag, known.modified) if unread is None else Validators()
         fetched = await fetch_list(known.url, asked, nameservers=bench.fleet.settings.nameservers, bundle=known.bundle)
         if fetched.body is not None:
             read = await asyncio.to_thread(read_list, fetched.body, url=known.url, issuer=known.issuer, now=utcnow())

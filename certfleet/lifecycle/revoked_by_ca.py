@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from certfleet.acme_ca.crl import Revoked
-from certfleet.acme_ca.revoking import Reason
+from certfleet.acme_ca.reasons import Reason
 from certfleet.agenda import Claim
 from certfleet.lifecycle.crl_book import WatchedList
 from certfleet.lifecycle.fleet import Fleet
 from certfleet.lifecycle.records import Command, check_member, order_member
-from certfleet.lifecycle.revocation import SAFETY
 from certfleet.lifecycle.wishes import may_wait_in_line
+from certfleet.lifecycle.withdrawal import SAFETY
 from certfleet.models import Certificate, dump, load, utcnow
 
 PAGE = 100  # certificates noted in one write

@@ -124,6 +124,23 @@ async def scripted(directory: Path, *replies: web.Response | Handler) -> AsyncIt
         yield script, transport
 
 
+def order_made(sent: list[bytes], identifier: dict[str, str], **fields: object) -> Handler:
+    """A pending order of one identifier, whatever is asked for; each request's body is kept in `sent`."""
+
+    async def made(request: web.BaseRequest) -> web.Response:
+        sent.append(await request.read())
+        origin = f"https://{request.host}"
+        document = {
+            "status": "pending",
+            "identifiers": [identifier],
+            "authorizations": [f"{origin}/a"],
+            "finalize": f"{origin}/f",
+        }
+        return web.json_response(document | fields, status=201, headers={"Location": f"{origin}/o"})
+
+    return made
+
+
 async def signer_at(transport: Transport) -> Signer:
     """A fresh account."""
     key = make_account_key()

@@ -18,7 +18,7 @@ from certfleet.acme_ca.transport import Transport
 from certfleet.demo.pebble import pebble
 from certfleet.models import KeyType
 
-from .flow import Responder, issue, responder, scripted, signer_at
+from .flow import Responder, issue, order_made, responder, scripted, signer_at
 
 
 async def also_on_ipv6(served: Responder) -> web.ServerRunner:
@@ -79,17 +79,7 @@ async def test_an_ipv6_address_may_be_written_at_length(tmp_path: Path) -> None:
     """The same address in the CA's order is the one that was asked for; identifiers of type ip are sent as such."""
     sent: list[bytes] = []
 
-    async def made(request: web.BaseRequest) -> web.Response:
-        sent.append(await request.read())
-        origin = f"https://{request.host}"
-        document = {
-            "status": "pending",
-            "identifiers": [{"type": "ip", "value": "2001:0DB8:0:0:0:0:0:1"}],
-            "authorizations": [f"{origin}/a"],
-            "finalize": f"{origin}/f",
-        }
-        return web.json_response(document, status=201, headers={"Location": f"{origin}/o"})
-
+    made = order_made(sent, {"type": "ip", "value": "2001:0DB8:0:0:0:0:0:1"})
     async with scripted(tmp_path, made) as (_, transport):
         order = await new_order(transport, Signer(make_account_key(), "https://127.0.0.1/account/1"), ["2001:db8::1"])
     assert order.identifiers == ("2001:db8::1",)

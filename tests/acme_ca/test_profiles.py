@@ -7,7 +7,6 @@ from base64 import urlsafe_b64decode
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
 from certfleet.acme_ca.keys import make_account_key
 from certfleet.acme_ca.presets import known_profiles, presets
@@ -16,7 +15,7 @@ from certfleet.acme_ca.protocol import Signer, new_order
 from certfleet.acme_ca.transport import Directory
 from certfleet.errors import CAMisbehaved, OwnerError
 
-from .flow import directory_of, scripted
+from .flow import directory_of, order_made, scripted
 
 SIGNER = Signer(make_account_key(), "https://127.0.0.1/account/1")
 
@@ -45,18 +44,7 @@ async def test_an_order_by_another_profile_is_refused(tmp_path: Path, shown: str
     """The CA shows what it made: another profile is not taken for the wanted one; a CA that shows none is believed."""
     sent: list[bytes] = []
 
-    async def made(request: web.BaseRequest) -> web.Response:
-        sent.append(await request.read())
-        origin = f"https://{request.host}"
-        document = {
-            "status": "pending",
-            "identifiers": [{"type": "dns", "value": "a.example.com"}],
-            "authorizations": [f"{origin}/a"],
-            "finalize": f"{origin}/f",
-            **({"profile": shown} if shown else {}),
-        }
-        return web.json_response(document, status=201, headers={"Location": f"{origin}/o"})
-
+    made = order_made(sent, {"type": "dns", "value": "a.example.com"}, **({"profile": shown} if shown else {}))
     async with scripted(tmp_path, made) as (_, transport):
         if shown == "classic":
             with pytest.raises(CAMisbehaved, match="by the profile 'classic' instead of shortlived"):

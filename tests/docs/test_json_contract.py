@@ -12,12 +12,14 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
+from certfleet.acme_ca.crl import distribution_point
 from certfleet.acme_ca.reasons import Reason
-from certfleet.cli.revocation import RevocationView
+from certfleet.cli.revocation import RevocationListView, RevocationView
 from certfleet.demo.story import Summary
 from certfleet.install.answer import Point
 from certfleet.journal import Entry
 from certfleet.lifecycle.accounts import AccountView
+from certfleet.lifecycle.crl_book import WatchedList
 from certfleet.lifecycle.dns_credentials import DNSCredentials
 from certfleet.lifecycle.doctor import Finding
 from certfleet.lifecycle.estimate import AppForecast, BucketForecast, LimitForecast
@@ -31,14 +33,17 @@ from certfleet.limits.view import BucketInUse
 from certfleet.models import Account, App, Host, Installation, dump, utcnow
 from certfleet.overview import Overview, State
 from certfleet.properties import PROPERTIES
+from tests.certificate_records import record
 from tests.cli.conftest import Door, bundle, door, fleet
 from tests.docs.pages import ROOT, page
+from tests.revoking_ca import RevokingCA
 
 __all__ = ["bundle", "door", "fleet"]  # fixtures
 
 CONTRACT = page("docs/json.md")
 OBJECTS = {
     "revocation": RevocationView,
+    "revocation_list": RevocationListView,
     "account": AccountView,
     "replacement": Progress,
     "overview": Overview,
@@ -124,6 +129,7 @@ def test_answers_are_as_documented(fleet: Door, command: str, tmp_path: Path) ->
     now = utcnow()
     ours = Revocation("blog", "1f", "", "letsencrypt", "", "ops@example.com", Reason.SUPERSEDED, now, now)
     fleet.redis.hset("certfleet:revocations:blog", "1f", dump(ours))
+    watched(fleet)
     plan = tmp_path / "plan.csv"
     plan.write_text("app,domains,email\n" + "".join(f"a{n},a{n}.example.org,a@example.org\n" for n in range(60)))
     words = command.replace("APP", "blog").replace("HOST", "web1").replace("FILE", str(plan)).split()[1:]
@@ -138,6 +144,16 @@ def test_answers_are_as_documented(fleet: Door, command: str, tmp_path: Path) ->
         assert values, f"{field} is empty, nothing was compared"
         for value in values:
             check(target[1], value, without={"ca-bundle"} if "without ca-bundle" in content else set())
+
+
+def watched(fleet: Door) -> None:
+    """Blog's certificate names a list, which is looked at."""
+    leaf = RevokingCA().leaf()
+    place = distribution_point(leaf)
+    assert place is not None
+    app = App("blog", ("blog.example.com",), ("web1",))
+    fleet.redis.set("certfleet:certificate:blog", dump(record(app, utcnow(), leaf=leaf)))
+    fleet.redis.set(f"certfleet:crl:{place.name}", dump(WatchedList(place.name, place.url, "")))
 
 
 def check(name: str, value: dict[str, Any], without: set[str]) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certfleet.acme_ca.crl import distribution_point
-from certfleet.acme_ca.revoking import Reason
+from certfleet.acme_ca.reasons import Reason
 from certfleet.agenda import Claim
 from certfleet.errors import CAMisbehaved, CAUnreachable, LeaseLost
 from certfleet.lifecycle import crl_look, revoked_by_ca
@@ -23,8 +23,8 @@ from certfleet.lifecycle.crl_book import WatchedList, crl_member
 from certfleet.lifecycle.crl_look import look, watch
 from certfleet.lifecycle.ordering import LONG_AGO, make_order
 from certfleet.lifecycle.records import chain_name, check_member, order_member
-from certfleet.lifecycle.revocation import SAFETY
 from certfleet.lifecycle.revocations import Revocation
+from certfleet.lifecycle.withdrawal import SAFETY
 from certfleet.lifecycle.work import work
 from certfleet.lifecycle.workbench import Workbench, open_workbench
 from certfleet.models import App, Certificate, dump, utcnow
