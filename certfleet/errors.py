@@ -14,6 +14,7 @@ CertfleetError
 │   ├── RateLimited         a limit of the CA's has no token for this before `retry_at`
 │   └── AcmeProblem         a problem document (RFC 8555 §6.7), with Retry-After kept
 ├── OwnerError              only the owner can mend it: a name points elsewhere, the CA refused a name
+│   ├── CARefuses           this CA will not certify the names, or not for the account; another CA may
 │   └── DNSProviderError    a TXT record could not be written or removed where the zone is kept
 └── InstallError            a host did not take the certificate; the old one is still served
     └── HostUnreachable     the driver could not talk to the host
@@ -129,6 +130,10 @@ class AcmeProblem(CAError):
 
 class OwnerError(CertfleetError):
     """Only the owner of the name or the operator can mend this."""
+
+
+class CARefuses(OwnerError):
+    """What this CA asks for is not there (its CAA record, an account, a profile); another CA may do without."""
 
 
 class DNSProviderError(OwnerError):

@@ -163,6 +163,33 @@ class OrderState(StrEnum):
     """Waits for a person."""
 
 
+class Cause(StrEnum):
+    """Why an order was passed on to the next CA of its app's list."""
+
+    LIMITED = "limited"
+    """Tokens come later than the CA's turn ends."""
+    AWAY = "away"
+    """The CA did not answer, or not as one that works, for as long as its turn."""
+    REFUSED = "refused"
+    """It will not certify these names, or not for this account."""
+    PAUSED = "paused"
+    """It has paused a name of the account's: only a person can end that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A CA of the app's list that was passed over."""
+
+    ca: str
+    """Name of the preset, or URL of the directory."""
+    cause: Cause
+    why: str
+    """For a person."""
+    at: datetime
+    until: datetime | None = None
+    """When it was thought to be able to; None: nobody knew."""
+
+
 @dataclass(slots=True)
 class Order:
     """Our record of one ACME order, from the wish to the stored certificate."""
@@ -204,6 +231,16 @@ class Order:
     """As such the CA exempts it from its limits."""
     ordinary: bool = False
     """The CA did not take it as a replacement: it is not asked to again."""
+    passed_over: tuple[Passed, ...] = ()
+    """The CAs of the app's list that were asked before this one."""
+    turn_ends: datetime | None = None
+    """From then on the next CA is asked; None: nothing has held it up at this one."""
+    settled: bool = False
+    """No CA has tokens in time: it waits for those of this one, where they come first."""
+    rounds: int = 0
+    """How often every CA of the list was asked in vain."""
+    unoffered: str = ""
+    """The profile that is wished for and that this CA of the list does not offer; `profile` is empty then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +277,10 @@ class Certificate:
     """Its key is in other hands: it is never used again, whatever `reuse-key` says."""
     account: str = ""
     """URL of the CA's account that it was issued to; empty: it is from before that was noted."""
+    passed_over: tuple[Passed, ...] = ()
+    """The CAs of the app's list that were asked in vain before this one issued it."""
+    unoffered: str = ""
+    """As `Order.unoffered`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from certfleet.acme_ca.presets import name_of
 from certfleet.lifecycle.renewal import Slot, current, due_time, renewal_time
 from certfleet.lifecycle.waves import hosts_named, parse_waves, rollout
 from certfleet.limits.line import Place
 from certfleet.limits.words import meaning
-from certfleet.models import App, Certificate, Installation, Order, OrderState, Renewal
+from certfleet.models import App, Certificate, Installation, Order, OrderState, Passed, Renewal
 from certfleet.properties import parse_grace
 
 TOLD = 3  # hosts whose errors stand in one line; `certfleet info` has all
@@ -73,6 +74,12 @@ class Overview:
     """When the newest certificate was revoked; None: it is not, as far as is known."""
     revoked_for: str | None
     """Why, as RFC 5280 spells it."""
+    issued_by: str | None
+    """The CA that issued the newest certificate; None: there is none."""
+    asked_ca: str | None
+    """The CA that the present order is at; None: there is no order."""
+    passed_over: tuple[Passed, ...]
+    """The CAs of the app's list that were asked before that one; without an order, before the one that issued."""
 
 
 def overview(
@@ -131,6 +138,9 @@ def overview(
         warning=warning if properties["challenge"] == "dns-persist-01" else None,
         revoked=certificate.revoked if certificate else None,
         revoked_for=(certificate.revoked_for or None) if certificate else None,
+        issued_by=name_of(certificate.ca) if certificate else None,
+        asked_ca=order.ca if order else None,
+        passed_over=order.passed_over if order else certificate.passed_over if certificate else (),
     )
 
 

@@ -11,14 +11,15 @@ from datetime import timedelta
 
 from cryptography import x509
 
-from certfleet.acme_ca.presets import presets, resolve_ca
+from certfleet.acme_ca.presets import is_preset, known_profiles
 from certfleet.acme_ca.profiles import NAME as PROFILE
+from certfleet.ca_list import cas_of, parse_cas
 from certfleet.errors import UsageError
 from certfleet.fitting import require_fitting, require_provable
 from certfleet.identifiers import normalise, require_public
 from certfleet.install.snippet import RESPONDER
 from certfleet.lifecycle.waves import parse_waves
-from certfleet.models import App, KeyType
+from certfleet.models import CA, App, KeyType
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +111,7 @@ def _email(name: str, value: str) -> str:
 
 
 def _ca(name: str, value: str) -> str:
-    resolve_ca(value)
-    del name
-    return value
+    return ",".join(parse_cas(value, name))
 
 
 def _pem(name: str, value: str) -> str:
@@ -224,12 +223,18 @@ PROPERTIES: dict[str, Property] = {
     p.name: p
     for p in (
         Property("email", "", "contact of the ACME account; an app is not enabled without one", _email),
-        Property("ca", "letsencrypt", "a preset (letsencrypt, letsencrypt-staging) or an https directory URL", _ca),
+        Property(
+            "ca",
+            "letsencrypt",
+            "a preset (letsencrypt, letsencrypt-staging) or an https directory URL; several, A,B: the next is asked "
+            "when one cannot issue",
+            _ca,
+        ),
         Property("ca-bundle", "", "PEM of the roots to trust for a private CA (the CLI reads a file)", _pem),
         Property(
             "agree-tos",
             "off",
-            "you have read the CA's terms of service and agree to them, so that an account may be made",
+            "you have read the terms of service of each CA and agree to them, so that an account may be made",
             _one_of("on", "off"),
         ),
         Property(
@@ -311,11 +316,6 @@ PROPERTIES: dict[str, Property] = {
 }
 
 
-def is_preset(ca: str) -> bool:
-    """Whether this is a CA that everybody's trust store knows: a preset by name or URL."""
-    return ca in presets() or any(ca == preset.directory for preset in presets().values())
-
-
 def check_property(name: str, value: str) -> str:
     """The value as it is kept; empty takes it away. Raises UsageError for an unknown property or a bad value."""
     if name not in PROPERTIES:
@@ -324,11 +324,18 @@ def check_property(name: str, value: str) -> str:
 
 
 def effective(app: Mapping[str, str], everywhere: Mapping[str, str]) -> dict[str, str]:
-    """Every property's value for one app. A bundle for all apps is not for those at a CA that is publicly known."""
+    """Every property's value for one app. A bundle for all apps is not for those whose CAs are publicly known."""
     values = {name: app.get(name) or everywhere.get(name) or p.default for name, p in PROPERTIES.items()}
-    if not app.get("ca-bundle") and is_preset(values["ca"]):
+    if not app.get("ca-bundle") and all(is_preset(ca) for ca in values["ca"].split(",")):
         values["ca-bundle"] = ""
     return values
+
+
+def _require_public_ports(ca: CA, values: Mapping[str, str]) -> None:
+    if values["http-port"] != "80":
+        raise UsageError("http-port", values["http-port"], f"is for private CAs: {ca.name} validates on port 80")
+    if values["dns-port"] != "53":
+        raise UsageError("dns-port", values["dns-port"], f"is for private CAs: {ca.name} asks DNS on port 53")
 
 
 def require_usable(app: App, values: Mapping[str, str]) -> None:
@@ -338,13 +345,12 @@ def require_usable(app: App, values: Mapping[str, str]) -> None:
     if not values["email"]:
         wanted = f"app {app.name} has none: give --email ops@example.com, or `certfleet set email=ops@example.com`"
         raise UsageError("email", None, wanted)
-    ca = resolve_ca(values["ca"], bundle=values["ca-bundle"] or None)
-    if ca.bundle and is_preset(values["ca"]):
+    cas = cas_of(values)
+    if values["ca-bundle"] and not any(ca.bundle for ca in cas):
         raise UsageError("ca-bundle", None, f"{values['ca']} needs none: give the URL of the private CA with --ca too")
-    if ca.public and values["http-port"] != "80":
-        raise UsageError("http-port", values["http-port"], f"is for private CAs: {values['ca']} validates on port 80")
-    if ca.public and values["dns-port"] != "53":
-        raise UsageError("dns-port", values["dns-port"], f"is for private CAs: {values['ca']} asks DNS on port 53")
+    public = next((ca for ca in cas if ca.public), None)
+    if public:
+        _require_public_ports(public, values)
     if values["challenge"] == "dns-01" and not values["dns"]:
         raise UsageError("dns", None, f"app {app.name} has none, and dns-01 needs it: `certfleet dns set --help`")
     names = list(zip(app.identifiers, app.shown or app.identifiers, strict=True))
@@ -353,7 +359,10 @@ def require_usable(app: App, values: Mapping[str, str]) -> None:
             raise UsageError(
                 "domain", shown, "is a wildcard, which http-01 cannot prove: name each host, or set challenge=dns-01"
             )
-        if ca.public:
+        if public:
             require_public(name, shown)
     require_provable(names, values["challenge"])
-    require_fitting(app.name, names, values["ca"], values["profile"])
+    require_fitting(app.name, names, cas[0].name, values["profile"])
+    for ca in cas[1:]:  # which is asked by its default where it has no such profile
+        profile = values["profile"] if values["profile"] in known_profiles(ca.name) else ""
+        require_fitting(app.name, names, ca.name, profile)

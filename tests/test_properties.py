@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from certfleet.acme_ca.presets import is_preset
 from certfleet.errors import UsageError
-from certfleet.properties import PROPERTIES, check_property, effective, is_preset, parse_grace
+from certfleet.properties import PROPERTIES, check_property, effective, parse_grace
 
 TEXT = st.one_of(st.text(), st.text("0123456789dhms@.-a:/", max_size=30))
 

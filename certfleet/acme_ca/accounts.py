@@ -19,7 +19,7 @@ from certfleet.acme_ca.eab import Binding, missing
 from certfleet.acme_ca.keys import AccountKey, key_pem, load_account_key, make_account_key
 from certfleet.acme_ca.protocol import Signer, new_account
 from certfleet.acme_ca.transport import Transport
-from certfleet.errors import AcmeProblem, OwnerError, RateLimited, SlowedDown
+from certfleet.errors import AcmeProblem, CARefuses, RateLimited, SlowedDown
 from certfleet.models import CA, Account, ExternalAccount, dump, load
 from certfleet.store import Store
 
@@ -81,7 +81,7 @@ class Accounts:
     async def account_for(self, transport: Transport, email: str, *, agree_tos: bool = False) -> tuple[Account, Signer]:
         """The account, registered when it was not; that takes the operator's word (`agree_tos`) on a CA's terms.
 
-        Raises OwnerError when the word or an external account is missing or the account was ended, CAError when the
+        Raises CARefuses when the word or an external account is missing or the account was ended, CAError when the
         CA will not, RateLimited, VaultError.
         """
         name = account_id(transport.ca, email)
@@ -208,20 +208,20 @@ class Accounts:
 
 
 def require_active(account: Account) -> None:
-    """Raise OwnerError for an account that the operator has ended."""
+    """Raise CARefuses for an account that the operator has ended."""
     if account.deactivated is not None:
-        raise OwnerError(
+        raise CARefuses(
             f"the account {account.email} at {account.ca} was deactivated on {account.deactivated:%Y-%m-%d}: give its "
             "apps another `email`, or import another key for it (`certfleet account import`)"
         )
 
 
 async def _require_terms(transport: Transport, email: str, *, agree_tos: bool) -> None:
-    """Raise OwnerError when the CA has terms of service that nobody has agreed to (RFC 8555 §7.3.1)."""
+    """Raise CARefuses when the CA has terms of service that nobody has agreed to (RFC 8555 §7.3.1)."""
     terms = (await transport.directory()).meta.terms_of_service
     if terms and not agree_tos:
         shown = "".join(c for c in terms[:500] if c.isprintable())
-        raise OwnerError(
+        raise CARefuses(
             f"a new account ({email}) at {transport.ca.name} needs your word on the CA's terms of service, {shown} : "
             "read them, then `certfleet set agree-tos=on`, or `--agree-tos` with `certfleet enable` for one app"
         )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from certfleet.acme_ca.jws import b64
 from certfleet.acme_ca.keys import AccountKey
-from certfleet.errors import OwnerError, UsageError
+from certfleet.errors import CARefuses, UsageError
 from certfleet.models import CA
 
 _KID = re.compile(r"[!-~]{1,512}")
@@ -58,9 +58,9 @@ def bind(binding: Binding, account: AccountKey, url: str) -> dict[str, str]:
     return {"protected": protected.decode(), "payload": payload.decode(), "signature": b64(signature).decode()}
 
 
-def missing(ca: CA, email: str) -> OwnerError:
+def missing(ca: CA, email: str) -> CARefuses:
     """What a person reads when the CA makes no account without one."""
-    return OwnerError(
+    return CARefuses(
         f"the CA {ca.name} makes no account without an external account binding (EAB): it gives a key identifier and "
         f"a MAC key to its customers; tell them with `certfleet eab set --ca {ca.directory} --email {email} --kid KID "
         "--key-file FILE`"

@@ -40,6 +40,16 @@ def known_profiles(ca: str) -> dict[str, Known]:
     return next((preset.profiles for name, preset in presets().items() if ca in (name, preset.directory)), {})
 
 
+def is_preset(ca: str) -> bool:
+    """Whether this is a CA that everybody's trust store knows: a preset by name or URL."""
+    return any(ca in (name, preset.directory) for name, preset in presets().items())
+
+
+def name_of(directory: str) -> str:
+    """What the CA with this directory is called: a preset's name, else the URL itself."""
+    return next((name for name, preset in presets().items() if preset.directory == directory), directory)
+
+
 @lru_cache(maxsize=256)  # every order and every check asks; a bundle takes half a millisecond to verify
 def resolve_ca(value: str, *, bundle: str | None = None, public: bool | None = None) -> CA:
     """The CA of a preset's name or of a directory's URL.
@@ -78,7 +88,7 @@ def _check_url(value: str) -> None:
         port = parts.port
     except ValueError:
         raise UsageError("ca", value, wanted) from None
-    clean = value.isascii() and value.isprintable() and not set(value) & set(' "<>\\^`{|}')
+    clean = value.isascii() and value.isprintable() and not set(value) & set(' ",<>\\^`{|}')
     if parts.scheme != "https" or not parts.hostname or "@" in parts.netloc or port == 0 or parts.fragment or not clean:
         raise UsageError("ca", value, wanted)
 

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from certfleet.errors import OwnerError
+from certfleet.errors import CARefuses
 
 NAME = re.compile(r"[!-~]{1,64}")
 """What a profile may be called; the length is ours."""
@@ -52,17 +52,17 @@ Profiles = Annotated[dict[str, str], BeforeValidator(_readable)]
 
 
 def require_offered(ca: str, offered: Mapping[str, str], profile: str, *, where: str) -> None:
-    """Raise OwnerError, with those that there are, unless the CA offers the profile.
+    """Raise CARefuses, with those that there are, unless the CA offers the profile.
 
     `where`: how the property is addressed in `certfleet set`: empty for all apps, or `--app blog `.
     """
     if not offered:
-        raise OwnerError(
+        raise CARefuses(
             f"the CA {ca} offers no profiles, and the property profile is {profile}: "
             f"take it away with `certfleet set {where}profile=`"
         )
     if profile not in offered:
         there = "; ".join(f"{name}: {text}" if text else name for name, text in offered.items())
-        raise OwnerError(
+        raise CARefuses(
             f"the CA {ca} offers no profile {profile}: choose one with `certfleet set {where}profile=NAME` ({there})"
         )

@@ -24,7 +24,15 @@ def doctor(
     if as_json:
         print_json(app=app, ok=ok, points=points)
     else:
-        words = [("ok" if one.ok else "STOPS" if one.stops else "warns", one.name, one.message) for one in points]
+        several = len({one.ca for one in points if one.ca}) > 1
+        words = [
+            (
+                "ok" if one.ok else "STOPS" if one.stops else "warns",
+                f"{one.name}, {one.ca}" if several and one.ca else one.name,
+                one.message,
+            )
+            for one in points
+        ]
         print_table(("", app, ""), words)
     if not ok:
         raise typer.Exit(int(Exit.FAILED))

@@ -97,8 +97,16 @@ def note(view: Overview) -> str:
     """What there is to know beyond the state, in a few words."""
     again = f" (again in {left(view.next_try)})" if view.next_try and view.error else ""
     wave = f"wave {view.wave}" if view.wave else ""
-    now = "; ".join(part for part in (view.error or waiting(view) or view.reason, wave) if part) + again
+    now = "; ".join(part for part in (view.error or waiting(view) or view.reason, wave, instead(view)) if part) + again
     return "; ".join(part for part in (now, view.warning) if part)
+
+
+def instead(view: Overview) -> str:
+    """Which CA stands in for which others of the app's list."""
+    if not view.passed_over:
+        return ""
+    doing = f"asked is {view.asked_ca}" if view.asked_ca else f"issued by {view.issued_by}"
+    return f"{doing} instead of {' and '.join(one.ca for one in view.passed_over)}"
 
 
 def waiting(view: Overview) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from certfleet.acme_ca.account_files import read_account_key
 from certfleet.acme_ca.presets import resolve_ca
+from certfleet.ca_list import cas_of, first_ca
 from certfleet.client.apps import AppRequests
 from certfleet.client.desk import Done
 from certfleet.errors import UsageError
@@ -13,6 +14,7 @@ from certfleet.lifecycle import accounts
 from certfleet.lifecycle.accounts import AccountView
 from certfleet.lifecycle.dns_credentials import DNSCredentials, forget_credentials, keep_credentials, list_credentials
 from certfleet.lifecycle.external import Bound, Offer, account_of, checked, every, find, forget, keep, offer
+from certfleet.models import CA
 from certfleet.properties import check_property, effective
 
 
@@ -65,7 +67,7 @@ class CredentialRequests(AppRequests):
             values = {app.name: effective(app.properties, everywhere) for app in page}
             apps = [app for app in page if values[app.name]["email"] == old]
             if ca is not None:
-                apps = [app for app in apps if _directory(values[app.name]) == resolve_ca(ca).directory]
+                apps = [app for app in apps if _is_asked(values[app.name], resolve_ca(ca))]
             await accounts.move_orders(self._fleet, apps, old, new)
             for app in apps:
                 if ca is not None or app.properties.get("email"):
@@ -106,9 +108,7 @@ class CredentialRequests(AppRequests):
         async for page in self._pages():
             everywhere = await self._fleet.inventory.properties()
             values = [(app, effective(app.properties, everywhere)) for app in page]
-            await self._look_again(
-                [app for app, own in values if own["email"] == account and _directory(own) == at.directory]
-            )
+            await self._look_again([app for app, own in values if own["email"] == account and _is_asked(own, at)])
         return Done(changed=True, sentence=f"{at.name} {account}: kept; it is used when the account is made")
 
     async def unbind_account(self, *, ca: str | None = None, email: str | None = None) -> Done:
@@ -120,17 +120,17 @@ class CredentialRequests(AppRequests):
         return Done(changed=True, sentence=f"{at.name} {account}: forgotten; an account made with it stays")
 
     async def bound_accounts(self, app: str | None = None) -> list[Bound]:
-        """Every external account, or the one of an app's CA and e-mail; never a key. Raises UnknownName."""
+        """Every external account, or those of an app's CAs and e-mail; never a key. Raises UnknownName."""
         if app is None:
             return await every(self._fleet)
         properties = await self.properties(app)
-        found = await find(self._fleet, *account_of(properties)) if properties["email"] else None
-        return [found] if found else []
+        found = [await find(self._fleet, ca, properties["email"]) for ca in cas_of(properties)]
+        return [one for one in found if one is not None]
 
     async def offer(self, *, ca: str | None = None, app: str | None = None) -> Offer:
-        """What a CA offers (an app's; neither: the one set for all apps), asked from here. Raises CAError."""
+        """What a CA offers, asked from here: an app's, or that of all apps, of a list the first. Raises CAError."""
         properties = await self.properties(app) | checked(ca, None)
-        return await offer(self._fleet, resolve_ca(properties["ca"], bundle=properties["ca-bundle"] or None))
+        return await offer(self._fleet, first_ca(properties))
 
     async def set_dns(self, name: str, provider: str, values: Mapping[str, str]) -> Done:
         """Keep what a DNS provider has to be given, sealed, under a name for the property `dns`.
@@ -155,5 +155,5 @@ class CredentialRequests(AppRequests):
         return await list_credentials(self._fleet)
 
 
-def _directory(properties: Mapping[str, str]) -> str:
-    return resolve_ca(properties["ca"]).directory
+def _is_asked(properties: Mapping[str, str], ca: CA) -> bool:
+    return any(one.directory == ca.directory for one in cas_of(properties))

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from certfleet.acme_ca.account_records import AccountRecords, account_id, known_account
 from certfleet.acme_ca.keys import AccountKey
-from certfleet.acme_ca.presets import resolve_ca
+from certfleet.acme_ca.presets import is_preset, resolve_ca
+from certfleet.ca_list import cas_of, first_ca
 from certfleet.errors import UsageError
 from certfleet.lifecycle.fleet import Fleet
 from certfleet.lifecycle.ordering import change_order
@@ -23,7 +24,7 @@ from certfleet.limits.presets import Told
 from certfleet.limits.registrations import Registrations
 from certfleet.limits.requests import SharedTurnstile
 from certfleet.models import CA, Account, App, Order
-from certfleet.properties import effective, is_preset
+from certfleet.properties import effective
 from certfleet.vault import Vault, ensure_key
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ async def accounts(fleet: Fleet) -> list[AccountView]:
     everywhere = await fleet.inventory.properties()
     async for app in fleet.inventory.apps():
         properties = effective(app.properties, everywhere)
-        used[resolve_ca(properties["ca"]).name, properties["email"]] += 1
+        used.update((ca.name, properties["email"]) for ca in cas_of(properties))
     found = [account async for account in AccountRecords(fleet.store).all() if not account.moved]
     return [
         AccountView(
@@ -86,7 +87,8 @@ async def deactivate(fleet: Fleet, email: str, ca: str | None) -> Account:
 
 async def take_over(fleet: Fleet, email: str, ca: str | None, key: AccountKey) -> tuple[Account, bool]:
     """Use an account that another client made, and whether it is new here. Raises as `roll_over`."""
-    at = await _resolved(fleet, ca or effective({}, await fleet.inventory.properties())["ca"])
+    everywhere = effective({}, await fleet.inventory.properties())
+    at = await _resolved(fleet, ca or first_ca(everywhere).directory)
     async with _changes(fleet, at) as changes:
         account, new = await changes.take_over(email, key)
     if new:
@@ -175,8 +177,9 @@ async def _resolved(fleet: Fleet, ca: str) -> CA:
         return resolve_ca(ca, bundle=bundle)
     async for app in fleet.inventory.apps():
         properties = effective(app.properties, everywhere)
-        if properties["ca-bundle"] and resolve_ca(properties["ca"]).directory == at.directory:
-            return resolve_ca(ca, bundle=properties["ca-bundle"])
+        for trusted in cas_of(properties):
+            if trusted.bundle and trusted.directory == at.directory:
+                return trusted
     return at
 
 

@@ -23,7 +23,7 @@ from certfleet.agenda import Claim
 from certfleet.errors import AcmeProblem
 from certfleet.lifecycle.replacement import exempt_from
 from certfleet.lifecycle.urgency import Urgency, urgency
-from certfleet.lifecycle.work import Waiting
+from certfleet.lifecycle.work import InLine, Waiting
 from certfleet.lifecycle.workbench import Workbench
 from certfleet.limits.buckets import Bucket, Charge
 from certfleet.limits.keys import (
@@ -80,10 +80,10 @@ class Admission:
             await rooms.ordered(self.asking.app)  # newOrder was answered, and its worker died before it could say so
         return standing
 
-    def _in_line(self) -> Waiting:
+    def _in_line(self) -> InLine:
         """Until its gate calls; it must not stand there any more when it needs no token."""
         at = utcnow() + LOOK_AGAIN * random.uniform(0.8, 1.2)  # noqa: S311  no secret
-        return Waiting(at if self.exempt_from is None else min(at, self.exempt_from))
+        return InLine(at if self.exempt_from is None else min(at, self.exempt_from))
 
     @asynccontextmanager
     async def turn(self, standing: Standing) -> AsyncIterator[None]:

@@ -19,27 +19,28 @@ from http import HTTPStatus
 from certfleet.acme_ca import protocol
 from certfleet.acme_ca.keys import CertificateKey, key_pem, load_key, make_csr, make_key
 from certfleet.acme_ca.pace import Pace, poll
-from certfleet.acme_ca.presets import resolve_ca
 from certfleet.acme_ca.protocol import AcmeOrder, Issued
 from certfleet.agenda import Claim
+from certfleet.ca_list import ca_of
 from certfleet.errors import AcmeProblem, CAMisbehaved, SlowedDown, UnknownName
 from certfleet.lifecycle import txt
 from certfleet.lifecycle.admission import admission
 from certfleet.lifecycle.ahead import look_ahead
 from certfleet.lifecycle.issued import afterwards, store
 from certfleet.lifecycle.key_reuse import has_leaked, reused_key
+from certfleet.lifecycle.passing import held_up
 from certfleet.lifecycle.proving import prove
 from certfleet.lifecycle.renewal import renew_at
 from certfleet.lifecycle.renewal_info import FIRST_LOOK
 from certfleet.lifecycle.replacement import as_replacement, not_replacing, note_refusal
 from certfleet.lifecycle.run import Run
-from certfleet.lifecycle.setback import PATIENCE, troubled
+from certfleet.lifecycle.setback import PATIENCE
 from certfleet.lifecycle.trouble import EXPECTED, OrderInvalid, Parked
 from certfleet.lifecycle.wishes import as_wished, without_url
-from certfleet.lifecycle.work import Next, Waiting
+from certfleet.lifecycle.work import CASlow, Next, Waiting
 from certfleet.lifecycle.workbench import Workbench
 from certfleet.limits.refusals import paused
-from certfleet.models import CA, App, Certificate, Order, OrderState, utcnow
+from certfleet.models import App, Certificate, Order, OrderState, utcnow
 from certfleet.properties import effective, parse_grace
 
 ROUNDS = 8  # states that one run may go through; a CA that jumps about more often than that is not believed
@@ -65,26 +66,20 @@ async def advance(bench: Workbench, claim: Claim) -> Next:
     order = as_wished(order, app, properties)
     try:
         certificate = await _drive(bench, claim, app, order, properties)
-    except Waiting as waiting:
-        return Next(waiting.at, waiting.members)
-    except EXPECTED as error:
-        return await troubled(bench, claim, app, error)
+    except (Waiting, *EXPECTED) as stop:
+        return await held_up(bench, claim, app, properties, stop)
     due = renew_at(certificate, parse_grace(properties["graceperiod"]))
-    if bench.transport(_ca(order, properties)).has_renewal_info:
+    if bench.transport(ca_of(certificate.ca, properties)).has_renewal_info:
         due = min(due, utcnow() + FIRST_LOOK)
     return Next(None, await afterwards(fleet, app, due) + await txt.settled(fleet, app))
 
 
-def _ca(order: Order, properties: dict[str, str]) -> CA:
-    return resolve_ca(order.ca, bundle=properties["ca-bundle"] or None)
-
-
 async def _drive(bench: Workbench, claim: Claim, app: App, order: Order, properties: dict[str, str]) -> Certificate:
-    ca = _ca(order, properties)
+    ca = ca_of(order.ca, properties)
     transport = bench.transport(ca)
     served = await bench.fleet.records.certificate(app.name)
     if order.url is None:  # before it takes a token, or a place in a line
-        await look_ahead(bench, transport, app, order, properties)
+        order = await look_ahead(bench, transport, app, order, properties)
     agreed = properties["agree-tos"] == "on"
     order = await as_replacement(bench, transport, order, served, agree_tos=agreed)
     asked = await admission(bench, claim, order, properties, ca=ca, served=served)
@@ -160,6 +155,8 @@ async def _made(run: Run) -> AcmeOrder:
             error=None,
             retry_at=None,
             held=None,
+            turn_ends=None,
+            settled=False,
         )
         await run.admission.ordered(run.standing)
     return acme
@@ -241,17 +238,20 @@ async def _polled(run: Run, pace: Pace, done: Callable[[AcmeOrder], bool], acme:
     now = utcnow()
     at = now + min(max((now - (run.order.since or now)) / 4, shortest), longest)
     asked = (seen or acme).retry_at
-    raise Waiting(max(at, asked) if asked else at)
+    raise CASlow(max(at, asked) if asked else at)
 
 
 async def _invalid(run: Run, acme: AcmeOrder) -> OrderInvalid:
     """Why the CA gave the order up: its own word, else that of the authorization that failed."""
-    evidence, failed = ([str(acme.error)] if acme.error else []), []
+    problems = [acme.error] if acme.error else []
+    evidence, failed = [str(problem) for problem in problems], []
     for url in acme.authorizations:
         authorization = await protocol.get_authorization(run.transport, run.signer, url)
         if authorization.status == "invalid":
             failed.append(authorization.identifier)
         if authorization.error:
+            problems.append(authorization.error)
             evidence.append(f"{authorization.identifier}: {authorization.error}")
     await run.admission.failed(failed)
-    return OrderInvalid("the CA refused: " + ("; ".join(evidence) or "without a reason"))
+    types = [part.type for problem in problems for part in (problem, *problem.subproblems)]
+    return OrderInvalid("the CA refused: " + ("; ".join(evidence) or "without a reason"), types)

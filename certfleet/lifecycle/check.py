@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from certfleet.acme_ca.presets import resolve_ca
 from certfleet.agenda import Claim
+from certfleet.ca_list import cas_of
 from certfleet.errors import UnknownName
-from certfleet.lifecycle import drift
-from certfleet.lifecycle.crl_look import watch
+from certfleet.lifecycle import crl_look, drift, watching
 from certfleet.lifecycle.endpoints import endpoint, look
 from certfleet.lifecycle.ordering import make_order
 from certfleet.lifecycle.records import host_member, newly_wanted
 from certfleet.lifecycle.renewal import LOOK_AGAIN, Due, decide
 from certfleet.lifecycle.renewal_info import look_at_renewal
 from certfleet.lifecycle.urgency import is_emergency
-from certfleet.lifecycle.watching import watch
 from certfleet.lifecycle.waves import parse_waves, rollout
 from certfleet.lifecycle.work import Next
 from certfleet.lifecycle.workbench import Workbench
@@ -38,7 +36,7 @@ async def check(bench: Workbench, claim: Claim) -> Next:
     decision = decide(
         app,
         certificate,
-        ca=resolve_ca(properties["ca"]).directory,
+        cas=cas_of(properties),
         key_type=KeyType(properties["key-type"]),
         grace=grace,
         told=told,
@@ -51,10 +49,10 @@ async def check(bench: Workbench, claim: Claim) -> Next:
         urgent = certificate is not None and is_emergency(certificate)
         members += await make_order(fleet, app, properties, decision.reason, now, urgent=urgent)
     if certificate is not None:
-        await watch(fleet, claim, certificate, properties["ca-bundle"])
+        await crl_look.watch(fleet, claim, certificate, properties["ca-bundle"])
         members += await _reconcile(bench, claim, app, properties, certificate)
         if not isinstance(decision, Due):  # an order says itself what it cannot do without
-            await watch(bench, claim, app, certificate, properties)
+            await watching.watch(bench, claim, app, certificate, properties)
     # An order has its own time on the agenda; the look after it is for what nobody foresaw.
     return Next(now + LOOK_AGAIN if isinstance(decision, Due) else decision.at, tuple(members))
 

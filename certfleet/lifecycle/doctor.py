@@ -1,7 +1,7 @@
 """What is in the way of an app's certificate, point by point, before anybody orders one.
 
-Asks DNS, the CA, the app's web servers and the books. Nothing is ordered or registered. Only `stops` points keep an
-order from being sent (preflight.py); the others say what is likely to fail, or to wait.
+Asks DNS, each CA of the app's list, its web servers and the books. Nothing is ordered or registered. Only `stops`
+points keep an order from being sent (preflight.py); the others say what is likely to fail, or to wait.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from certfleet.acme_ca.account_records import account_id, known_account
 from certfleet.acme_ca.caa import judge
 from certfleet.acme_ca.challenges.dns_persist01 import METHOD as DNS_PERSIST01
 from certfleet.acme_ca.keys import load_account_key
-from certfleet.acme_ca.presets import most_names, resolve_ca
+from certfleet.acme_ca.presets import most_names
 from certfleet.acme_ca.protocol import Signer
 from certfleet.acme_ca.transport import Transport
+from certfleet.ca_list import cas_of
 from certfleet.errors import CAError, OwnerError, VaultError
 from certfleet.lifecycle.fleet import Fleet
 from certfleet.lifecycle.preflight import BY_ADDRESS, Preflight, first_few, forbidden, is_address, missing, preflight
@@ -33,6 +34,8 @@ from certfleet.models import CA, Account, App, Fault, Host, utcnow
 from certfleet.properties import effective
 from certfleet.vault import ensure_key
 
+CAA = "caa"
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -44,6 +47,8 @@ class Finding:
     """No order is sent because of this."""
     message: str
     """What was seen; for a point that is not ok, what to do about it too."""
+    ca: str | None = None
+    """The CA that it is about; None: it is the same for each of the app's list."""
 
 
 def _fine(name: str, message: str) -> Finding:
@@ -56,7 +61,7 @@ def _wrong(name: str, message: str, *, stops: bool = False) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One app, and everything that its points need."""
+    """One app at one of its CAs, and everything that its points need."""
 
     bench: Workbench
     app: App
@@ -84,14 +89,21 @@ async def diagnose(fleet: Fleet, app: App) -> list[Finding]:
     """Every point of an app. Raises ConfigurationError without the vault's key, which opens the account's."""
     ensure_key(fleet.settings)
     async with open_workbench(fleet.settings) as bench:
-        case = await _case(bench, app)
-        return list(await asyncio.gather(*(point(case) for point in POINTS)))
+        properties = effective(app.properties, await fleet.inventory.properties())
+        cases = await asyncio.gather(*(_case(bench, app, properties, ca) for ca in cas_of(properties)))
+        asked = [(point, case) for point in POINTS for case in (cases if point in OF_A_CA else cases[:1])]
+        found = list(await asyncio.gather(*(_asked(point, case) for point, case in asked)))
+    free = [one for one in found if one.ca is not None and one.name == CAA and not one.stops]
+    return [replace(one, stops=one.stops and not free) if one.ca is not None else one for one in found]
 
 
-async def _case(bench: Workbench, app: App) -> Case:
+async def _asked(point: Pointer, case: Case) -> Finding:
+    found = await point(case)
+    return replace(found, ca=case.ca.name) if point in OF_A_CA else found
+
+
+async def _case(bench: Workbench, app: App, properties: Mapping[str, str], ca: CA) -> Case:
     fleet = bench.fleet
-    properties = effective(app.properties, await fleet.inventory.properties())
-    ca = resolve_ca(properties["ca"], bundle=properties["ca-bundle"] or None)
     transport, email = bench.transport(ca), properties["email"]
     failure: CAError | None = None
     try:
@@ -210,7 +222,7 @@ async def _ours(case: Case) -> set[str]:
 
 async def _caa(case: Case) -> Finding:
     """The owners of the names let this CA, this account and this way of proof."""
-    name = "caa"
+    name = CAA
     seen = await asyncio.gather(*(case.flight.look(one) for one in case.names))
     if case.failure and any(one.records for one in seen):
         return _wrong(name, "there are records, and the CA could not be asked whether they are for it")
@@ -323,3 +335,5 @@ POINTS: tuple[Pointer, ...] = (
     _tokens,
     _reached,
 )
+OF_A_CA = {_directory, _account, _number, _caa, _tokens}
+"""Asked for each CA of the app's list. An order is sent as long as there is a CA that CAA records do not forbid."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from certfleet.acme_ca.account_records import account_id
 from certfleet.acme_ca.eab import parse_binding
 from certfleet.acme_ca.presets import resolve_ca
+from certfleet.ca_list import first_ca
 from certfleet.errors import UsageError
 from certfleet.lifecycle.fleet import Fleet
 from certfleet.models import CA, ExternalAccount, dump, load
@@ -53,10 +54,10 @@ class Offer:
 
 
 def account_of(properties: Mapping[str, str]) -> tuple[CA, str]:
-    """CA and e-mail that make an account. Raises UsageError without an e-mail."""
+    """CA (of a list the first) and e-mail that make an account. Raises UsageError without an e-mail."""
     if not properties["email"]:
         raise UsageError("email", None, "is not set for all apps: give --email ops@example.com")
-    return resolve_ca(properties["ca"], bundle=properties["ca-bundle"] or None), properties["email"]
+    return first_ca(properties), properties["email"]
 
 
 def checked(ca: str | None, email: str | None) -> dict[str, str]:

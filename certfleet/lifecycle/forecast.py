@@ -13,6 +13,7 @@ from datetime import timedelta
 
 from certfleet.acme_ca.account_records import account_id
 from certfleet.acme_ca.presets import most_names, resolve_ca
+from certfleet.ca_list import first_ca
 from certfleet.errors import UsageError
 from certfleet.fitting import require_fitting
 from certfleet.identifiers import require_public
@@ -110,7 +111,7 @@ class _Desk:
         if not values["email"]:
             wanted = f"app {app} has none: give --email ops@example.com, or `certfleet set email=ops@example.com`"
             raise UsageError("email", None, wanted)
-        ca = resolve_ca(values["ca"], bundle=values["ca-bundle"] or None)
+        ca = first_ca(values)  # nobody can say beforehand what others of a list would have to take
         limits = self.asked.limits((await self.fleet.limits.of(ca.name, ca.directory)).limits)
         account = account_id(ca, values["email"])
         self.emails[account] = values["email"]

@@ -41,10 +41,14 @@ async def store(
         profile=order.profile,
         email=order.email,
         account=account,
+        passed_over=order.passed_over,
+        unoffered=order.unoffered,
     )
     known = [on_hosts.get(host, Installation(app.name, host)) for host in app.hosts]
     told = f"generation {certificate.generation}, {order.reason}, until {issued.not_after:%Y-%m-%d %H:%M} UTC"
     told += f", profile {order.profile}" if order.profile else ""
+    if order.passed_over:
+        told += f", by {order.ca} instead of {' and '.join(one.ca for one in order.passed_over)}"
     entry = fleet.journal.entry(app.name, "issued", told)
     unwatched = fleet.crls.unwatched(served) if served is not None else []
     await fleet.records.complete(claim, order, certificate, chain, known, entry, *unwatched)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from certfleet.acme_ca.account_records import account_id
 from certfleet.acme_ca.presets import resolve_ca
+from certfleet.ca_list import first_ca
 from certfleet.errors import UsageError
 from certfleet.identifiers import address_of, normalise
 from certfleet.lifecycle.fleet import Fleet
@@ -120,7 +121,7 @@ def _rules(published: Limits, told: list[Told], *, known: bool) -> Iterator[Rule
 
 
 async def _ca(fleet: Fleet, ca: str | None) -> CA:
-    return resolve_ca(ca or effective({}, await fleet.inventory.properties())["ca"])
+    return resolve_ca(ca) if ca else first_ca(effective({}, await fleet.inventory.properties()))
 
 
 def _counted(domain: str) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from certfleet.ca_list import first_ca
 from certfleet.lifecycle.fleet import Fleet
 from certfleet.lifecycle.records import order_member
-from certfleet.models import App, KeyType, Order, OrderState
+from certfleet.models import App, Cause, KeyType, Order, OrderState
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)  # due at once, before everything that is merely due
 
@@ -21,7 +22,7 @@ async def make_order(
     wish = Order(
         id=secrets.token_hex(8),
         app=app.name,
-        ca=properties["ca"],
+        ca=first_ca(properties).name,
         email=properties["email"],
         identifiers=app.identifiers,
         key_type=KeyType(properties["key-type"]),
@@ -56,10 +57,16 @@ async def change_order(fleet: Fleet, app: str, change: Callable[[Order], Order])
 
 
 def forgiven(order: Order) -> Order:
-    """Without its back-off and its error, and not parked any more."""
+    """Without its back-off and its error, and not parked any more; of a list of CAs the first is asked again.
+
+    An order that a CA has made goes on there.
+    """
     if order.state is OrderState.PARKED:
-        order = replace(order, state=OrderState.NEW, attempts=0, failing_since=None)
-    return replace(order, retry_at=None, error=None, held=None)
+        order = replace(order, state=OrderState.NEW, attempts=0, rounds=0, failing_since=None)
+    if order.url is None:
+        order = replace(order, passed_over=(), turn_ends=None, settled=False)
+    looked = (replace(one, cause=Cause.REFUSED) if one.cause is Cause.PAUSED else one for one in order.passed_over)
+    return replace(order, passed_over=tuple(looked), retry_at=None, error=None, held=None)
 
 
 def hurried(order: Order) -> Order:

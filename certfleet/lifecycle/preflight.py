@@ -14,7 +14,7 @@ from certfleet.acme_ca.account_records import known_account
 from certfleet.acme_ca.caa import Applicant, CAARecord, Judgement, judge, relevant
 from certfleet.acme_ca.lookup import Lookup
 from certfleet.acme_ca.transport import Transport
-from certfleet.errors import OwnerError
+from certfleet.errors import CARefuses, OwnerError
 from certfleet.models import CA, Account
 from certfleet.store import Store
 
@@ -50,12 +50,16 @@ class Preflight:
     method: str
 
     async def check(self, names: Sequence[str]) -> None:
-        """Raise OwnerError with the evidence when an order for these names could only fail; CAError."""
+        """Raise OwnerError with the evidence when an order for these names could only fail; CAError.
+
+        CARefuses when nothing but CAA records is in the way: another CA may be named there.
+        """
         seen = await asyncio.gather(*(self.look(name) for name in names if not is_address(name)))
         applicant = await self.applicant(seen)
         found = [self._fault(one, applicant) for one in seen]
         if faults := [fault for fault in found if fault is not None]:
-            raise OwnerError(first_few(faults))
+            gone = any(one.zone is not None for one in seen)
+            raise (OwnerError if gone else CARefuses)(first_few(faults))
 
     async def look(self, name: str) -> Seen:
         """Ask DNS about a name."""

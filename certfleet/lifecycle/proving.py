@@ -11,7 +11,7 @@ from certfleet.acme_ca.account_records import known_account
 from certfleet.acme_ca.challenges import dns01, dns_persist01
 from certfleet.acme_ca.challenges.http01 import key_authorization
 from certfleet.acme_ca.protocol import AcmeOrder, Authorization, Challenge
-from certfleet.errors import CAMisbehaved, OwnerError
+from certfleet.errors import CAMisbehaved, CARefuses
 from certfleet.lifecycle import txt
 from certfleet.lifecycle.publishing import hand_out, wish
 from certfleet.lifecycle.run import Run
@@ -46,7 +46,7 @@ async def _challenges(run: Run, acme: AcmeOrder) -> Challenges:
         if authorization.status == "pending":
             challenge = authorization.offered(wanted)
             if challenge is None:
-                raise OwnerError(f"{authorization.name}: the CA does not offer {wanted} for this name")
+                raise CARefuses(f"{authorization.name}: the CA does not offer {wanted} for this name")
             challenges.append((authorization.name, challenge))
     return challenges
 

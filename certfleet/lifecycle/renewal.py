@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from certfleet.models import App, Certificate, KeyType, Renewal
+from certfleet.ca_list import asked_ca
+from certfleet.models import CA, App, Certificate, KeyType, Renewal
 
 SHORT = timedelta(days=10)
 """Below this validity half of it is left at renewal, otherwise a third (letsencrypt.org/docs/integration-guide)."""
@@ -124,7 +126,7 @@ def decide(  # noqa: PLR0911  one line per reason reads best
     app: App,
     certificate: Certificate | None,
     *,
-    ca: str,
+    cas: Sequence[CA],
     key_type: KeyType,
     grace: timedelta | None,
     told: Renewal | None,
@@ -132,7 +134,7 @@ def decide(  # noqa: PLR0911  one line per reason reads best
     profile: str = "",
     slot: Slot | None = None,
 ) -> Due | NotDue:
-    """Whether the app needs an order now; `ca`, `key_type` and `profile` are its settings, `told` what the CA said.
+    """Whether the app needs an order now; `cas`, `key_type` and `profile` are its settings, `told` what the CA said.
 
     `slot`: the time that its renewal was given among all others.
     """
@@ -144,11 +146,12 @@ def decide(  # noqa: PLR0911  one line per reason reads best
         return Due(certificate.withdrawn)
     if set(certificate.identifiers) != set(app.identifiers):
         return Due("names changed")
-    if certificate.ca != ca:
+    wanted = asked_ca(cas, certificate.passed_over)  # one that stood in for another is good until its renewal
+    if wanted is None or certificate.ca != wanted.directory:
         return Due("CA changed")
     if certificate.key_type != key_type:
         return Due("key type changed")
-    if certificate.profile != profile:
+    if (certificate.unoffered or certificate.profile) != profile:
         return Due("profile changed")
     at = renewal_time(certificate, grace, told, slot)
     if at <= now:

@@ -19,9 +19,9 @@ from http import HTTPStatus
 import structlog
 
 from certfleet.acme_ca.ari import RenewalInfo, certificate_id, renewal_info
-from certfleet.acme_ca.presets import resolve_ca
 from certfleet.acme_ca.transport import Transport
 from certfleet.agenda import Claim
+from certfleet.ca_list import cas_of
 from certfleet.errors import AcmeProblem, CAError, CAMisbehaved, CAUnreachable
 from certfleet.lifecycle.records import order_member
 from certfleet.lifecycle.renewal import BACK_OFF, current
@@ -46,9 +46,12 @@ TIMEOUT = 10.0  # seconds that a check waits for the answer: its order and its h
 async def look_at_renewal(
     bench: Workbench, claim: Claim, app: App, certificate: Certificate | None, properties: dict[str, str]
 ) -> Renewal | None:
-    """What the CA said of the app's certificate, asked anew when it is time; None: nothing. Raises LeaseLost."""
-    ca = resolve_ca(properties["ca"], bundle=properties["ca-bundle"] or None)
-    if certificate is None or certificate.ca != ca.directory:
+    """What the CA said of the app's certificate, asked anew when it is time; None: nothing. Raises LeaseLost.
+
+    Asked is the CA that issued it, whichever of the app's list would be asked for another one.
+    """
+    ca = next((ca for ca in cas_of(properties) if certificate and ca.directory == certificate.ca), None)
+    if certificate is None or ca is None:
         return None
     records = bench.fleet.records
     known = current(certificate, (await records.renewals([app.name])).get(app.name))

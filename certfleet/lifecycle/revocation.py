@@ -26,7 +26,7 @@ from certfleet.lifecycle.revocations import Revocation, missing, put_off
 from certfleet.lifecycle.trouble import EXPECTED, sort
 from certfleet.lifecycle.work import Next
 from certfleet.lifecycle.workbench import Workbench
-from certfleet.models import App, dump, utcnow
+from certfleet.models import App, Certificate, dump, utcnow
 
 LOOKS = (timedelta(seconds=2), timedelta(minutes=5))  # shortest and longest wait for hosts between two looks
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from certfleet.agenda import Claim
 from certfleet.lifecycle import txt
@@ -20,9 +20,20 @@ from certfleet.properties import effective, parse_park_after
 PATIENCE = (timedelta(seconds=3), timedelta(minutes=10))  # shortest and longest wait between looks on the agenda
 
 
-async def troubled(bench: Workbench, claim: Claim, app: App, error: Exception) -> Next:
-    """Keep what went wrong on the order, and when it is tried again."""
-    order = await bench.fleet.records.order(claim.name)
+async def troubled(
+    bench: Workbench,
+    claim: Claim,
+    app: App,
+    error: Exception,
+    *,
+    order: Order | None = None,
+    by: datetime | None = None,
+) -> Next:
+    """Keep what went wrong on the order, and when it is tried again: `by` then at the latest.
+
+    `order`: as it is to be kept; None: as it is.
+    """
+    order = order or await bench.fleet.records.order(claim.name)
     if order is None:
         return Next(None, await afterwards(bench.fleet, app, utcnow()))
     if isinstance(error, Parked):
@@ -33,10 +44,11 @@ async def troubled(bench: Workbench, claim: Claim, app: App, error: Exception) -
     trouble = sort(error, order.attempts + 1, utcnow(), longest)
     if is_owners(error) and await _given_up(bench, claim, app, order, trouble.sentence):
         return Next(None, await txt.settled(bench.fleet, app))
+    at = min(trouble.at, by) if by else trouble.at
     if trouble.new_order:
         order = without_url(order)
     if trouble.held:
-        order = replace(order, state=OrderState.LIMITED, retry_at=trouble.at, held=trouble.sentence, error=None)
+        order = replace(order, state=OrderState.LIMITED, retry_at=at, held=trouble.sentence, error=None)
         await bench.fleet.records.save_order(claim, order)
     else:
         order = replace(
@@ -44,15 +56,16 @@ async def troubled(bench: Workbench, claim: Claim, app: App, error: Exception) -
             state=OrderState.RETRY,
             attempts=order.attempts + 1,
             failing_since=order.failing_since or (utcnow() if is_owners(error) else None),
-            retry_at=trouble.at,
+            retry_at=at,
             error=trouble.sentence,
             held=None,
+            turn_ends=None if is_owners(error) else order.turn_ends,
         )
         entry = bench.fleet.journal.entry(app.name, "order failed", trouble.sentence)
         await bench.fleet.records.save_order(claim, order, entry)
-    if order.url is None or trouble.at - utcnow() > PATIENCE[1]:
+    if order.url is None or at - utcnow() > PATIENCE[1]:
         await bench.fleet.rooms.leave(app.name)  # nobody else has to wait for tokens that it does not use now
-    return Next(trouble.at, await txt.settled(bench.fleet, app) if order.url is None else ())
+    return Next(at, await txt.settled(bench.fleet, app) if order.url is None else ())
 
 
 async def _given_up(bench: Workbench, claim: Claim, app: App, order: Order, evidence: str) -> bool:

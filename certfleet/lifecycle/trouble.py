@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -26,6 +27,20 @@ SOON = timedelta(
 class OrderInvalid(CAError):
     """The CA gave the order up (RFC 8555 §7.1.6): it takes a new one."""
 
+    def __init__(self, sentence: str, types: Iterable[str] = ()) -> None:
+        """`types`: of the problems that the CA named."""
+        super().__init__(sentence)
+        self.types = frozenset(types)
+
+
+class InVain(CAError):
+    """No CA of the app's list issues now."""
+
+    def __init__(self, sentence: str, *, owners: bool) -> None:
+        """`owners`: at every one of them only the owner of the names can mend it."""
+        super().__init__(sentence)
+        self.owners = owners
+
 
 class Parked(OwnerError):
     """Only a person can make it go on: it is not tried again by itself."""
@@ -44,6 +59,8 @@ def is_owners(error: Exception) -> bool:
     """Whether only the owner of the names can mend it; after long enough it is left to a person."""
     if isinstance(error, AcmeProblem):
         return error.retry_at is None and error.type in OF_NAMES
+    if isinstance(error, InVain):
+        return error.owners
     return isinstance(error, OwnerError | OrderInvalid)
 
 

@@ -5,24 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from certfleet.acme_ca.presets import resolve_ca
+from certfleet.ca_list import asked_ca, cas_of
 from certfleet.models import App, KeyType, Order, OrderState
 
 
 def as_wished(order: Order, app: App, properties: Mapping[str, str]) -> Order:
-    """The order, begun anew when names, CA, account, key type or profile are not what the app is set to now."""
-    key_type, profile = KeyType(properties["key-type"]), properties["profile"]
-    wish = (app.identifiers, properties["ca"], properties["email"], key_type, profile)
-    if (order.identifiers, order.ca, order.email, order.key_type, order.profile) == wish:
+    """The order, begun anew when names, CA, account, key type or profile are not what the app is set to now.
+
+    Of a list of CAs its own is the first that was not passed over; with other names it is the first of all.
+    """
+    email, key_type, profile = properties["email"], KeyType(properties["key-type"]), properties["profile"]
+    wish = (app.identifiers, email, key_type, profile)
+    same = (order.identifiers, order.email, order.key_type, order.unoffered or order.profile) == wish
+    cas = cas_of(properties)
+    named = {ca.name for ca in cas}
+    passed = tuple(one for one in order.passed_over if one.ca in named) if same else ()
+    asked = asked_ca(cas, passed)
+    if asked is None:
+        passed, asked = (), cas[0]
+    if same and resolve_ca(order.ca).directory == asked.directory:
         return order
-    identifiers, ca, email, _, _ = wish
     return replace(
         without_url(order),
-        identifiers=identifiers,
-        ca=ca,
+        identifiers=app.identifiers,
+        ca=asked.name,
         email=email,
         key_type=key_type,
         profile=profile,
+        unoffered="",
         failing_since=None,
+        passed_over=passed,
+        turn_ends=None,
+        settled=False,
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from certfleet.acme_ca.reasons import Reason
+from certfleet.ca_list import ca_of
 from certfleet.errors import UsageError
 from certfleet.lifecycle.fleet import Fleet
 from certfleet.lifecycle.records import check_member
@@ -38,7 +39,7 @@ async def ask_revocation(fleet: Fleet, app: App, reason: Reason, *, after: bool 
         serial=found.serial,
         leaf=found.leaf,
         ca=found.ca,
-        bundle=properties["ca-bundle"],
+        bundle=ca_of(found.ca, properties).bundle or "",
         email=found.email or properties["email"],
         reason=reason,
         asked=utcnow(),

@@ -48,6 +48,14 @@ class Waiting(Exception):
         self.members = members
 
 
+class InLine(Waiting):
+    """It waits for tokens, in a waiting room whose gate calls earlier than `at`."""
+
+
+class CASlow(Waiting):
+    """It waits for the CA to do its part."""
+
+
 Step = Callable[["Workbench", Claim], Awaitable[Next]]
 
 

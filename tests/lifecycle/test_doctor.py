@@ -235,7 +235,7 @@ async def test_the_command(short_directory: Path, monkeypatch: pytest.MonkeyPatc
         answer: dict[str, Any] = json.loads((await asyncio.to_thread(rig.run, "doctor", "blog", "--json")).stdout)
         assert list(answer) == ["version", "app", "ok", "points"]
         assert (answer["app"], answer["ok"]) == ("blog", False)
-        assert [list(one) for one in answer["points"]] == [["name", "ok", "stops", "message"]] * len(POINTS)
+        assert [list(one) for one in answer["points"]] == [["name", "ok", "stops", "message", "ca"]] * len(POINTS)
         missing = await asyncio.to_thread(rig.run, "doctor", "nobody")
         assert (missing.returncode, missing.stdout) == (2, "")
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from certfleet.acme_ca.presets import resolve_ca
 from certfleet.lifecycle.renewal import (
     BACK_OFF,
     JITTER,
@@ -42,7 +43,7 @@ def decision(
     profile: str = "",
 ) -> Due | NotDue:
     now = START + timedelta(days=day)
-    return decide(app, found, ca=ca, key_type=key_type, grace=grace, told=None, now=now, profile=profile)
+    return decide(app, found, cas=[resolve_ca(ca)], key_type=key_type, grace=grace, told=None, now=now, profile=profile)
 
 
 @pytest.mark.parametrize(

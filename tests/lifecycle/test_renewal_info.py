@@ -10,6 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from certfleet.acme_ca.ari import RenewalInfo
+from certfleet.acme_ca.presets import resolve_ca
 from certfleet.errors import AcmeProblem, CAError, CAMisbehaved, CAUnreachable, SlowedDown
 from certfleet.lifecycle.renewal import LOOK_AGAIN, Due, NotDue, decide, renew_at, renewal_time
 from certfleet.lifecycle.renewal_info import (
@@ -39,7 +40,7 @@ def info(start: datetime, width: timedelta, retry_at: datetime | None = None, wh
 
 
 def decided(found: Certificate, told: Renewal | None, now: datetime, grace: timedelta | None = None) -> Due | NotDue:
-    return decide(APP, found, ca=CA, key_type=KeyType.P256, grace=grace, told=told, now=now)
+    return decide(APP, found, cas=[resolve_ca(CA)], key_type=KeyType.P256, grace=grace, told=told, now=now)
 
 
 @given(MOMENT, WIDTH, CHANCE, CHANCE, MOMENT)
