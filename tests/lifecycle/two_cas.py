@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,7 +28,7 @@ from certfleet.lifecycle.ordering import LONG_AGO
 from certfleet.lifecycle.records import check_member, order_member
 from certfleet.lifecycle.work import Step, work
 from certfleet.lifecycle.workbench import Workbench, open_workbench
-from certfleet.models import App, Certificate, Host, Order, utcnow
+from certfleet.models import App, Certificate, Host, Order, microseconds, utcnow
 from certfleet.overview import Overview
 from certfleet.settings import Settings
 from certfleet.store import Store
@@ -133,32 +133,16 @@ async def two_cas(directory: Path) -> AsyncIterator[Place]:
             await door.shut()
 
 
-@dataclass
-class Two:
-    """A fleet, its CAs, and the clock of turns."""
+@dataclass(kw_only=True)
+class Steps:
+    """A fleet's steps in this process, and the clock of turns."""
 
-    place: Place
     bench: Workbench
     client: Client
     ahead: timedelta = timedelta()
 
-    @property
-    def first(self) -> StrictCA:
-        """The CA that is asked first."""
-        return self.place.first.ca
-
-    @property
-    def second(self) -> StrictCA:
-        """The one after it."""
-        return self.place.second.ca
-
-    @property
-    def names(self) -> tuple[str, str]:
-        """What the two are called in the fleet's records."""
-        return self.place.first.directory, self.place.second.directory
-
     async def enabled(self, name: str = "blog", domain: str = "blog.example.com", **properties: str) -> App:
-        """An app of both CAs, its first check due."""
+        """An enabled app, its first check due."""
         await self.client.add_app(name, [domain], ["web1"], properties)
         await self.client.enable(name)
         return await self.client.app(name)
@@ -185,8 +169,12 @@ class Two:
         return [f"{entry.event}: {entry.detail}" for entry in await self.client.history(app)]
 
     async def run(self) -> list[str]:
-        """Every check, order and gate that is due now, once; what that was."""
-        claims = [claim for claim in await self.bench.fleet.agenda.due(500) if claim.kind in STEPS]
+        """Every check, order and gate that is due now (orders by the clock of turns), once; what that was."""
+        store, agenda = self.bench.fleet.store, self.bench.fleet.agenda
+        for member in await store.redis.zrangebyscore(store.key("agenda"), "-inf", microseconds(self.now())):
+            if self.ahead and member.startswith("order:"):
+                await agenda.schedule(member, LONG_AGO)
+        claims = [claim for claim in await agenda.due(500) if claim.kind in STEPS]
         for kind in {claim.kind for claim in claims}:
             await work(self.bench, [claim for claim in claims if claim.kind == kind], STEPS[kind])
         return [claim.member for claim in claims]
@@ -219,16 +207,50 @@ class Two:
         """From now on it is so much later, for turns and back-offs."""
         self.ahead += span
 
-    def now(self) -> object:
+    def now(self) -> datetime:
         """By that clock."""
         return utcnow() + self.ahead
+
+
+@dataclass(kw_only=True)
+class Two(Steps):
+    """A fleet whose apps have both CAs."""
+
+    place: Place
+
+    @property
+    def first(self) -> StrictCA:
+        """The CA that is asked first."""
+        return self.place.first.ca
+
+    @property
+    def second(self) -> StrictCA:
+        """The one after it."""
+        return self.place.second.ca
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What the two are called in the fleet's records."""
+        return self.place.first.directory, self.place.second.directory
+
+
+@asynccontextmanager
+async def open_steps(settings: Settings, patch: pytest.MonkeyPatch) -> AsyncIterator[Steps]:
+    """An empty fleet with one host, which nobody visits."""
+    ensure_key(settings)
+    async with open_workbench(settings) as bench:
+        await bench.fleet.store.redis.flushall()
+        steps = Steps(bench=bench, client=Client(bench.fleet))
+        for module in (passing, setback):
+            patch.setattr(module, "utcnow", steps.now)
+        await steps.client.add_host(Host("web1"))
+        await steps.client.set_properties({"email": "ops@example.com", "agree-tos": "on", "self-check": "off"})
+        yield steps
 
 
 @asynccontextmanager
 async def fleet_of_two(place: Place, settings: Settings, patch: pytest.MonkeyPatch) -> AsyncIterator[Two]:
     """An empty fleet whose apps have both CAs, doors open, books empty."""
-    ensure_key(settings)
-    settings = settings.model_copy(update={"nameservers": [place.first.ca.dns]})
     for door in (place.first, place.second):
         await door.open()
         await door.ca.set_limits({}, same_set_exempt=False)
@@ -236,22 +258,18 @@ async def fleet_of_two(place: Place, settings: Settings, patch: pytest.MonkeyPat
         await door.ca.reset()
         await door.ca.offer({})
         await door.ca.identify()
-    async with open_workbench(settings) as bench:
-        await bench.fleet.store.redis.flushall()
-        place.challenges.store = bench.fleet.store
-        two = Two(place, bench, Client(bench.fleet))
+    settings = settings.model_copy(update={"nameservers": [place.first.ca.dns]})
+    async with open_steps(settings, patch) as steps:
+        place.challenges.store = steps.bench.fleet.store
+        two = Two(place=place, bench=steps.bench, client=steps.client)
         for module in (passing, setback):
             patch.setattr(module, "utcnow", two.now)
-        await two.client.add_host(Host("web1"))
         await two.client.set_properties(
             {
-                "email": "ops@example.com",
                 "ca": ",".join(two.names),
                 "ca-bundle": place.first.ca.bundle + place.second.ca.bundle,
-                "agree-tos": "on",
                 "http-port": str(place.port),
                 "dns-port": place.first.ca.dns.rpartition(":")[2],
-                "self-check": "off",
             }
         )
         yield two
