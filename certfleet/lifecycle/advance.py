@@ -253,5 +253,5 @@ async def _invalid(run: Run, acme: AcmeOrder) -> OrderInvalid:
             problems.append(authorization.error)
             evidence.append(f"{authorization.identifier}: {authorization.error}")
     await run.admission.failed(failed)
-    types = [part.type for problem in problems for part in (problem, *problem.subproblems)]
+    types = {problem.type for problem in problems} | {part.type for one in problems for part in one.subproblems}
     return OrderInvalid("the CA refused: " + ("; ".join(evidence) or "without a reason"), types)

@@ -30,7 +30,7 @@ from certfleet.lifecycle.replacing import Progress
 from certfleet.lifecycle.revocations import Revocation
 from certfleet.lifecycle.standing import StandingRecord
 from certfleet.limits.view import BucketInUse
-from certfleet.models import Account, App, Host, Installation, dump, utcnow
+from certfleet.models import Account, App, Cause, Host, Installation, Passed, dump, utcnow
 from certfleet.overview import Overview, State
 from certfleet.properties import PROPERTIES
 from tests.certificate_records import record
@@ -58,6 +58,7 @@ OBJECTS = {
     "external_account": Bound,
     "standing_record": StandingRecord,
     "profile": Profile,
+    "passed_over": Passed,
     "bucket": BucketInUse,
     "publication": Publication,
     "limit": Rule,
@@ -187,6 +188,12 @@ def test_every_json_option_is_in_the_contract() -> None:
 def test_states() -> None:
     """All words that `state` may be."""
     assert {row[0] for row in CONTRACT.table("### states")} == {str(state) for state in State}
+
+
+def test_causes() -> None:
+    """All words that `cause` may be."""
+    told = next(row[2] for row in CONTRACT.table("### passed_over\n") if row[0] == "cause")
+    assert re.findall(r"(\w+): ", told) == [str(cause) for cause in Cause]
 
 
 def test_events() -> None:
