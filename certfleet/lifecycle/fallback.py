@@ -49,6 +49,8 @@ class Obstacle:
     why: str
     likely_back: datetime | None = None
     """When it is likely to come on; None: nobody can tell."""
+    since: datetime | None = None
+    """Since when the CA is away for the whole fleet: it is thought to be away for as long again."""
 
 
 def obstacle_of(error: Exception) -> Obstacle | None:  # noqa: PLR0911  one line per fault reads best
@@ -82,9 +84,11 @@ def _refuses(problem: AcmeProblem) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Stays:
-    """The order stays with its CA, to be looked at again by the end of its turn."""
+    """The order stays with its CA."""
 
     order: Order
+    by: datetime
+    """When it would go on, if nothing changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +127,9 @@ class Choice:
 
 def decide(order: Order, obstacle: Obstacle, choice: Choice) -> Stays | GoesOn | Failed:
     """What an order comes to that met an obstacle at its CA."""
-    order = _in_turn(order, obstacle, choice)
-    if not _leaves(order, obstacle, choice.now):
-        return Stays(order)
+    order, ends = _in_turn(order, obstacle, choice)
+    if not _leaves(order, obstacle, ends, choice.now):
+        return Stays(order, _by(obstacle, ends, choice.now))
     passed = Passed(order.ca, obstacle.cause, obstacle.why[:LONGEST_REASON], choice.now, obstacle.likely_back)
     whole = (*order.passed_over, passed)
     following = asked_ca(choice.cas, whole)
@@ -134,18 +138,18 @@ def decide(order: Order, obstacle: Obstacle, choice: Choice) -> Stays | GoesOn |
     return _at_the_end(replace(order, passed_over=whole), passed, choice)
 
 
-def _in_turn(order: Order, obstacle: Obstacle, choice: Choice) -> Order:
-    """The order with the end of its CA's turn.
+def _in_turn(order: Order, obstacle: Obstacle, choice: Choice) -> tuple[Order, datetime]:
+    """The order in its CA's turn, and when that ends.
 
     A turn begins with the first obstacle, and is not made longer by the next. One that is settled waits for tokens
     alone: for anything else an ordinary turn begins.
     """
-    if order.settled and obstacle.cause is Cause.LIMITED:
-        return order
+    if order.settled and order.turn_ends is not None and obstacle.cause is Cause.LIMITED:
+        return order, order.turn_ends
     ends = _turn_ends(order, choice)
     if order.turn_ends is not None and not order.settled:
         ends = min(ends, order.turn_ends)
-    return replace(order, turn_ends=ends, settled=False)
+    return replace(order, turn_ends=ends, settled=False), ends
 
 
 def _turn_ends(order: Order, choice: Choice) -> datetime:
@@ -161,11 +165,19 @@ def _turn_ends(order: Order, choice: Choice) -> datetime:
     return now + max((served.not_after - now) / 2, SHORTEST)
 
 
-def _leaves(order: Order, obstacle: Obstacle, now: datetime) -> bool:
+def _leaves(order: Order, obstacle: Obstacle, ends: datetime, now: datetime) -> bool:
     """Whether another CA is asked now."""
-    if obstacle.cause in REFUSING or order.turn_ends is None or now >= order.turn_ends:
+    if obstacle.cause in REFUSING or now >= ends:
         return True
-    return not order.settled and obstacle.likely_back is not None and obstacle.likely_back > order.turn_ends
+    back = [obstacle.likely_back] if obstacle.likely_back else []
+    back += [now + (now - obstacle.since)] if obstacle.since else []
+    return not order.settled and max(back, default=now) > ends
+
+
+def _by(obstacle: Obstacle, ends: datetime, now: datetime) -> datetime:
+    """When an order that stays would leave: at the end of its turn, or when its CA has been away for half of that."""
+    half = obstacle.since + (ends - obstacle.since) / 2 if obstacle.since else ends
+    return half if now < half else ends
 
 
 def _at(order: Order, ca: CA, passed: Sequence[Passed], choice: Choice) -> Order:
@@ -214,7 +226,7 @@ def _settled(order: Order, best: Passed, last: Passed, choice: Choice) -> Stays 
     if not any(one.cause is Cause.AWAY for one in order.passed_over):  # which may be back any time
         ends = max(ends, choice.now + (_until(best) - choice.now) / 2)  # not hour by hour in a wait of months
     if best.ca == order.ca:
-        return Stays(replace(order, passed_over=passed, settled=True, turn_ends=ends))
+        return Stays(replace(order, passed_over=passed, settled=True, turn_ends=ends), ends)
     moved = _at(order, choice.cas[index], passed, choice)
     return GoesOn(replace(moved, settled=True, turn_ends=ends), last)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from certfleet.agenda import Claim
 from certfleet.ca_list import cas_of
@@ -46,8 +47,8 @@ async def held_up(bench: Workbench, claim: Claim, app: App, properties: Mapping[
     served = await records.certificate(app.name)
     order = as_wished(kept, app, properties)
     match decide(order, obstacle, Choice(stop.cas, served, utcnow(), secrets.token_hex(8))):
-        case Stays(stays):
-            return await _stay(stop, stays)
+        case Stays(stays, by):
+            return await _stay(stop, stays, by)
         case GoesOn(following, passed):
             return await _pass_on(stop, order, following, passed)
         case Failed() as failed:
@@ -72,12 +73,11 @@ async def _obstacle(stop: Stop) -> Obstacle | None:
             return obstacle_of(error)
 
 
-async def _stay(stop: Stop, order: Order | None = None) -> Next:
-    """It is looked at again when the CA says, or our back-off; at the end of the CA's turn at the latest.
+async def _stay(stop: Stop, order: Order | None = None, by: datetime | None = None) -> Next:
+    """It is looked at again when the CA says, or our back-off; `by` then at the latest.
 
     `order`: as it is to be kept; None: as it is.
     """
-    by = order.turn_ends if order else None
     if not isinstance(stop.why, Waiting):
         return await troubled(stop.bench, stop.claim, stop.app, stop.why, order=order, by=by)
     if order is not None:

@@ -43,7 +43,7 @@ from certfleet.properties import effective
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(hours=3)
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)
 URLS = [f"https://ca{number}.example/dir" for number in "abcde"]
 A, B, C, *_ = URLS
 CAS = [resolve_ca(url) for url in URLS]
@@ -152,6 +152,19 @@ def test_a_turn(served: Certificate | None, turn: timedelta) -> None:
 def test_what_is_not_waited_for(obstacle: Obstacle, *, leaves: bool) -> None:
     """What is certain to last longer than the turn is left at once."""
     assert isinstance(decide(ORDER, obstacle, choice()), GoesOn) is leaves
+
+
+def test_away_for_so_long_is_away_for_as_long_again() -> None:
+    """A CA that was away before the turn began: the half of what is left is not waited for; when that is, is told."""
+    since = NOW - timedelta(minutes=10)
+    stays = decide(ORDER, replace(AWAY, since=since), choice(None))
+    assert isinstance(stays, Stays)
+    assert stays.by == NOW + timedelta(minutes=25)
+    again = decide(stays.order, replace(AWAY, since=since), choice(None, stays.by))
+    assert isinstance(again, Stays)
+    assert again.by == stays.order.turn_ends
+    assert isinstance(decide(stays.order, replace(AWAY, since=since), choice(None, stays.by + SECOND)), GoesOn)
+    assert isinstance(decide(ORDER, replace(AWAY, since=NOW - 2 * HOUR), choice(None)), GoesOn)
 
 
 def test_the_order_for_the_next_ca_is_a_new_one() -> None:
@@ -289,16 +302,19 @@ class Behaviour:
     cause: Cause
     good: datetime | None
     tells: bool
+    since: datetime | None = None
+    """When it went away."""
 
     def obstacle(self, now: datetime) -> Obstacle | None:
         if self.good is not None and now >= self.good:
             return None
         likely = self.good if self.tells and self.cause in (Cause.LIMITED, Cause.AWAY) else None
-        return Obstacle(self.cause, "so it is", likely)
+        return Obstacle(self.cause, "so it is", likely, self.since if self.cause is Cause.AWAY else None)
 
 
 WHEN = st.none() | st.timedeltas(timedelta(0), 40 * DAY).map(lambda span: NOW + span)
-BEHAVIOUR = st.builds(Behaviour, st.sampled_from(Cause), WHEN, st.booleans())
+BEFORE = st.none() | st.timedeltas(timedelta(0), DAY).map(lambda span: NOW - span)
+BEHAVIOUR = st.builds(Behaviour, st.sampled_from(Cause), WHEN, st.booleans(), BEFORE)
 WORKS = Behaviour(Cause.AWAY, NOW, tells=False)
 LEFT = st.none() | st.timedeltas(timedelta(seconds=30), 60 * DAY)
 MOST_STEPS = 3000
@@ -332,7 +348,8 @@ def run(behaviours: Sequence[Behaviour], left: timedelta | None, end: datetime) 
             assert order.turn_ends is not None
             assert order.turn_ends > now
             own = obstacle.likely_back or now + retry_after(order.attempts + 1)
-            at, order = min(own, order.turn_ends), replace(order, attempts=order.attempts + 1)
+            assert now < found.by <= order.turn_ends
+            at, order = min(own, found.by), replace(order, attempts=order.attempts + 1)
         assert at > now
         still, now = 0, at
         if now > end:
