@@ -20,6 +20,7 @@ PARTS = (
     "lock",
     "server",
     "tree",
+    "key",
     "place",
     "archive",
     "switch",

@@ -106,6 +106,11 @@ same() {
 
 # What to do about one app that came in: an entry in the plan, or its result at once.
 decide() {
+	if made_here "$1" && ! bring_key "$1"; then
+		look "$1"
+		result "$1" key-lost "$now" "$now" "the key that was made here for its certificate is not here any more"
+		return
+	fi
 	inspect "$1"
 	look "$1"
 	dress "$1"
@@ -129,6 +134,7 @@ decide() {
 		elif asked_again "$1" || ! same "$1" || ! places shown "$1"; then
 			plan="$plan${plan:+,}$1:$incoming:$now:"
 		else
+			drop_keys "$1" "$now"
 			result "$1" unchanged "$now" "$now"
 		fi
 	else

@@ -96,10 +96,9 @@ dress() {
 # during the reload, and end.
 belong() {
 	case $server in apache | files) ;; *) return 0 ;; esac
-	command -v openssl >/dev/null 2>&1 || die "openssl is not installed here: the test of $server does not compare key and certificate, so we do"
+	need_openssl "the test of $server does not compare key and certificate, so we do"
 	set -- "$work/new/$1/$incoming"
-	public=$(openssl x509 -noout -pubkey -in "$1/fullchain.pem" 2>/dev/null </dev/null) && [ -n "$public" ] &&
-		[ "$public" = "$(openssl pkey -pubout -passin pass: -in "$1/privkey.pem" 2>/dev/null </dev/null)" ]
+	fits "$1/fullchain.pem" "$1/privkey.pem"
 }
 
 # What the server's configuration names has to be there before the first certificate is.

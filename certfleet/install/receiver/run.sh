@@ -13,8 +13,8 @@ if [ "$mode" = serve ]; then
 	shift
 fi
 case $mode in
-install | rollback | status | check | remove | cleanup | challenge | withdraw | snippet | version) ;;
-*) die "usage: receiver.sh install|rollback|status|check|remove|cleanup|challenge|withdraw|snippet|version|serve ..." ;;
+install | rollback | status | check | remove | cleanup | challenge | withdraw | snippet | request | version) ;;
+*) die "usage: receiver.sh install|rollback|status|check|remove|cleanup|challenge|withdraw|snippet|request|version|serve ..." ;;
 esac
 while [ $# -gt 0 ]; do
 	case $1 in
@@ -22,6 +22,7 @@ while [ $# -gt 0 ]; do
 		[ $# -ge 2 ] || die "unknown option, or one that needs a value: $1"
 		case $1 in
 		--adopt) app_name "$2" && adopt="$adopt$2 " || die "not the name of an app: $2" ;;
+		--made-here) app_name "$2" && made="$made$2 " || die "not the name of an app: $2" ;;
 		--again) app_name "$2" && again="$again$2 " || die "not the name of an app: $2" ;;
 		--keep)
 			case $2 in *:*) app_name "${2%%:*}" ;; esac && number "${2#*:}" || die "not N or APP:N: $2"

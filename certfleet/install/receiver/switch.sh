@@ -31,11 +31,12 @@ succeed() {
 	take_apart "$1"
 	case $mode in
 	install)
+		drop_keys "$app" "$target"
 		result "$app" installed "$target" "$previous"
 		prune "$app"
 		;;
 	remove)
-		discard "$root/$app"
+		forget "$app"
 		result "$app" removed 0 0
 		;;
 	*) result "$app" rolled-back "$target" "$previous" ;;

@@ -91,6 +91,7 @@ recover() {
 	mkdir "$work" || die "$work cannot be made; look at the permissions of $root and at its free space"
 	prepare
 	take_away_old
+	drop_old_keys
 	complete_snippets
 	[ -e "$root/.pending" ] || return 0
 	read -r left <"$root/.pending" || left=''

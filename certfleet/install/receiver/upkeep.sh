@@ -1,5 +1,10 @@
 # ---------------------------------------------------------------------------------------------- taking away
 
+# Everything of an app, and the keys that wait for a certificate of it.
+forget() {
+	discard "$root/$1" && discard "$root/.keys/$1"
+}
+
 # Out of use first, as a rollback to nothing does it; what the web server cannot do without stays.
 remove() {
 	for app; do
@@ -10,7 +15,7 @@ remove() {
 		elif [ "$now" != 0 ]; then
 			plan="$plan${plan:+,}$app:0:$now:"
 		else
-			[ "$state" = new ] || { places hide "$app" && discard "$root/$app"; } || die "$root cannot be written to; look at its permissions"
+			{ [ "$state" = new ] || places hide "$app"; } && forget "$app" || die "$root cannot be written to; look at its permissions"
 			result "$app" removed 0 0
 		fi
 	done
