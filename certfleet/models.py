@@ -214,6 +214,10 @@ class Order:
     """When the CA made its present order."""
     sealed_key: str | None = None
     """The certificate's key; there before finalize is sent, so that a crash never orphans a certificate."""
+    key_on: str = ""
+    """The host that makes the key, and has the only copy; empty: it is made here."""
+    csr: str = ""
+    """What that host made of its key: PKCS #10 in DER, base64. There before finalize, as `sealed_key` is."""
     attempts: int = 0
     failing_since: datetime | None = None
     """The first failure that only the owner can mend; None: there was none since somebody looked."""
@@ -261,12 +265,13 @@ class Certificate:
     chain: str
     """Key of the shared intermediates (their SHA-256), see lifecycle/records.py."""
     sealed_key: str
+    """Empty: only the host `key_on` has the key."""
     profile: str = ""
     """What was asked for; empty: the CA's default."""
     email: str = ""
     """Of the account that ordered it; empty: it is older than this field."""
     withdrawn: str = ""
-    """Why another one has to take its place at once (compromised, replaced), while it is served; empty: it need not."""
+    """Why another one has to take its place at once (compromised, replaced, key lost); empty: it need not."""
     revoked: datetime | None = None
     """When the CA revoked it."""
     revoked_for: str = ""
@@ -281,6 +286,8 @@ class Certificate:
     """The CAs of the app's list that were asked in vain before this one issued it."""
     unoffered: str = ""
     """As `Order.unoffered`."""
+    key_on: str = ""
+    """The host that made the key, and has the only copy; empty: it was made here."""
 
 
 @dataclass(frozen=True, slots=True)

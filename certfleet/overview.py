@@ -80,6 +80,8 @@ class Overview:
     """The CA that the present order is at; None: there is no order."""
     passed_over: tuple[Passed, ...]
     """The CAs of the app's list that were asked before that one; without an order, before the one that issued."""
+    key_on: str | None
+    """The host that made the newest certificate's key, and has the only copy; None: it was made here."""
 
 
 def overview(
@@ -141,6 +143,7 @@ def overview(
         issued_by=name_of(certificate.ca) if certificate else None,
         asked_ca=order.ca if order else None,
         passed_over=order.passed_over if order else certificate.passed_over if certificate else (),
+        key_on=(certificate.key_on or None) if certificate else None,
     )
 
 

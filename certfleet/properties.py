@@ -18,6 +18,8 @@ from certfleet.errors import UsageError
 from certfleet.fitting import require_fitting, require_provable
 from certfleet.identifiers import normalise, require_public
 from certfleet.install.snippet import RESPONDER
+from certfleet.key_place import PROPERTY as KEY_ON_HOST
+from certfleet.key_place import require_one_host
 from certfleet.lifecycle.waves import parse_waves
 from certfleet.models import CA, App, KeyType
 
@@ -272,6 +274,12 @@ PROPERTIES: dict[str, Property] = {
         Property("key-type", "p256", "kind of certificate key", _one_of(*KeyType)),
         Property("reuse-key", "off", "keep the key when a certificate is renewed", _one_of("on", "off")),
         Property(
+            KEY_ON_HOST,
+            "off",
+            "the app's one host makes the keys, and no copy of them is anywhere else",
+            _one_of("on", "off"),
+        ),
+        Property(
             "graceperiod",
             "auto",
             "renew with at least this much time left; auto: as the CA says, else a third, half under 10 days",
@@ -353,6 +361,7 @@ def require_usable(app: App, values: Mapping[str, str]) -> None:
         _require_public_ports(public, values)
     if values["challenge"] == "dns-01" and not values["dns"]:
         raise UsageError("dns", None, f"app {app.name} has none, and dns-01 needs it: `certfleet dns set --help`")
+    require_one_host(app, values)
     names = list(zip(app.identifiers, app.shown or app.identifiers, strict=True))
     for name, shown in names:
         if name.startswith("*.") and values["challenge"] == "http-01":

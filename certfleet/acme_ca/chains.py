@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
-from certfleet.acme_ca.keys import CertificateKey, spki_digest
+from certfleet.acme_ca.keys import PublicHalf, spki_digest
 from certfleet.errors import CAMisbehaved
 from certfleet.identifiers import address_of
 
@@ -56,7 +56,7 @@ def require_linked(chain: Chain) -> None:
         raise CAMisbehaved("the CA sent a chain whose certificates do not certify each other")
 
 
-def require_fit(leaf: x509.Certificate, key: CertificateKey, identifiers: Sequence[str]) -> None:
+def require_fit(leaf: x509.Certificate, key: PublicHalf, identifiers: Sequence[str]) -> None:
     """Raise CAMisbehaved unless the certificate is for this key and these names and addresses."""
     try:
         names = _names(leaf)

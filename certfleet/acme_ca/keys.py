@@ -20,6 +20,8 @@ from certfleet.identifiers import address_of
 from certfleet.models import KeyType
 
 CertificateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+PublicHalf = CertificateKey | x509.Certificate | x509.CertificateSigningRequest
+"""What tells the public key."""
 COMMON_NAME_LENGTH = 64  # characters, ub-common-name of RFC 5280 appendix A
 
 _RSA_BITS = {KeyType.RSA2048: 2048, KeyType.RSA3072: 3072, KeyType.RSA4096: 4096}
@@ -114,8 +116,8 @@ def _general_name(name: str) -> x509.GeneralName:
     return x509.DNSName(name) if address is None else x509.IPAddress(address)
 
 
-def spki_digest(key: CertificateKey | x509.Certificate) -> bytes:
-    """SHA-256 of the public key, to see whether a certificate and a key belong together."""
+def spki_digest(key: PublicHalf) -> bytes:
+    """SHA-256 of the public key, to see whether a certificate and a key, or its request, belong together."""
     public = key.public_key()
     return sha256(
         public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)

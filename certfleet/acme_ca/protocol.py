@@ -18,7 +18,7 @@ from certfleet.acme_ca.challenges.dns_persist01 import METHOD as DNS_PERSIST01
 from certfleet.acme_ca.challenges.dns_persist01 import issuer_names
 from certfleet.acme_ca.eab import Binding, bind
 from certfleet.acme_ca.jws import b64
-from certfleet.acme_ca.keys import AccountKey, CertificateKey
+from certfleet.acme_ca.keys import AccountKey, PublicHalf
 from certfleet.acme_ca.transport import AcmeURL, Transport
 from certfleet.errors import AcmeProblem, CAMisbehaved
 from certfleet.identifiers import address_of
@@ -252,7 +252,7 @@ async def download(
     signer: Signer,
     url: str,
     *,
-    key: CertificateKey,
+    key: PublicHalf,
     identifiers: Sequence[str],
     preferred: str = "",
 ) -> Issued:

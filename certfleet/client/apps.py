@@ -9,9 +9,10 @@ from certfleet.client.desk import Desk, Done
 from certfleet.errors import UsageError
 from certfleet.identifiers import normalise_all
 from certfleet.inventory import check_name
+from certfleet.key_place import require_able
 from certfleet.lifecycle.errands import removal
 from certfleet.lifecycle.records import check_member, order_member
-from certfleet.models import App
+from certfleet.models import App, Host
 from certfleet.properties import check_property, effective, require_usable
 
 
@@ -113,12 +114,13 @@ class AppRequests(Desk):
 
     async def _acceptable(self, app: App) -> None:
         """Raises UsageError for what no CA or host could make good."""
-        known = {host.name for host in await self._fleet.inventory.hosts()}
+        known = {host.name: host for host in await self._fleet.inventory.hosts()}
         for host in app.hosts:
             if host not in known:
                 raise UsageError("host", host, f"is not known: `certfleet host add {host}` first")
         values = effective(app.properties, await self._fleet.inventory.properties())
         require_usable(app, values)
+        require_able(app, values, known)
         if values["dns"]:
             await self._fleet.dns.get(values["dns"])
 
@@ -151,10 +153,10 @@ class AppRequests(Desk):
             return 0
         if kept.get("dns"):
             await self._fleet.dns.get(kept["dns"])
-        after = before | kept
+        after, hosts = before | kept, {host.name: host for host in await self._fleet.inventory.hosts()}
         async for app in self._fleet.inventory.apps():
             if app.enabled and not kept.keys() <= app.properties.keys():
-                _go_on(app, after)
+                _go_on(app, after, hosts)
         await self._fleet.inventory.set_properties(kept)
         await self._fleet.journal.write("", "property set", ", ".join(kept))
         count = 0
@@ -168,9 +170,11 @@ class AppRequests(Desk):
         return effective(own, await self._fleet.inventory.properties())
 
 
-def _go_on(app: App, everywhere: Mapping[str, str]) -> None:
+def _go_on(app: App, everywhere: Mapping[str, str], hosts: Mapping[str, Host]) -> None:
+    values = effective(app.properties, everywhere)
     try:
-        require_usable(app, effective(app.properties, everywhere))
+        require_usable(app, values)
+        require_able(app, values, hosts)
     except UsageError as error:
         wanted = f"enabled app {app.name} could not go on: {error}"
         raise UsageError(error.field, None, wanted) from None

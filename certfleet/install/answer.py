@@ -35,6 +35,10 @@ class State(StrEnum):
     """What is there was not put there by certfleet; `adopt` takes it over."""
     BROKEN_BEFORE = "broken-before"
     """The configuration test failed before anything was touched; `message` says how."""
+    KEY_LOST = "key-lost"
+    """The key that the host made for this certificate is not there any more: nothing changed."""
+    REQUESTED = "requested"
+    """`request`: the host has a key, and `csr` is the request for its certificate."""
     FAILED = "failed"
     """The test or the reload refused this app's certificate; what was current before is current again."""
     CURRENT = "current"
@@ -55,6 +59,8 @@ class AppAnswer:
     serial: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{0,64}\z")] = ""
     """Of the current generation; empty when there is none."""
     message: Annotated[str, StringConstraints(max_length=4096)] | None = None
+    csr: Annotated[str, StringConstraints(max_length=65_536, pattern=r"^[A-Za-z0-9+/]*={0,2}\z")] = ""
+    """`request`: PKCS #10 in DER, base64; a hundred long names are half of that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What is sent to a host: certificates with their keys, as a tar made in memory."""
+"""What is sent to a host: certificates with their keys, unless the host has made them, as a tar made in memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Item:
     fullchain: str
     """PEM: the leaf, then the intermediates."""
     private_key: bytes = field(repr=False)
-    """PEM, unencrypted."""
+    """PEM, unencrypted; empty: the host has it (`made_here`)."""
     port: int = 443
     adopt: bool = False
     """Move aside what stands in the app's place although certfleet did not put it there."""
@@ -38,6 +38,8 @@ class Item:
     """How many generations of the app stay on the host."""
     listen: str = ""
     """The one address the site's TLS listens on; empty: every address of the host."""
+    made_here: bool = False
+    """The key was made on the host, for a request (csr.py), and nowhere else."""
 
 
 def pack(items: Iterable[Item], root: str, server: str = "nginx") -> bytes:
@@ -66,10 +68,10 @@ def _files(item: Item, root: str, server: str) -> dict[str, bytes]:
     if leaf is None:
         raise InstallError(f"the chain of {item.app} holds no PEM certificate; issue it again")
     return {
+        **({} if item.made_here else {"privkey.pem": item.private_key}),
         "fullchain.pem": item.fullchain.encode(),
         "cert.pem": leaf.group().encode(),
         "chain.pem": item.fullchain[leaf.end() :].lstrip().encode(),
-        "privkey.pem": item.private_key,
         "serial": f"{item.serial}\n".encode(),
     } | presets.fragments(server, app=item.app, root=root, port=item.port, listen=item.listen)
 
@@ -81,5 +83,8 @@ def _validate(item: Item) -> None:
         raise InstallError(f"{item.app}: generation {item.generation} is not between 1 and {LARGEST_GENERATION}")
     if not SERIAL.fullmatch(item.serial):
         raise InstallError(f"{item.app}: serial {item.serial!r} is not lower-case hexadecimal")
-    if b"PRIVATE KEY-----" not in item.private_key:
+    if item.made_here:
+        if item.private_key:
+            raise InstallError(f"{item.app}: its key is made on the host, and none is sent there")
+    elif b"PRIVATE KEY-----" not in item.private_key:
         raise InstallError(f"{item.app}: the private key is not in PEM; issue the certificate again")

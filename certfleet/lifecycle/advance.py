@@ -13,6 +13,7 @@ An answer that does not come within a second or two is waited for on the agenda.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -23,7 +24,7 @@ from certfleet.acme_ca.protocol import AcmeOrder, Issued
 from certfleet.agenda import Claim
 from certfleet.ca_list import ca_of
 from certfleet.errors import AcmeProblem, CAMisbehaved, SlowedDown, UnknownName
-from certfleet.lifecycle import txt
+from certfleet.lifecycle import host_key, txt
 from certfleet.lifecycle.admission import admission
 from certfleet.lifecycle.ahead import look_ahead
 from certfleet.lifecycle.issued import afterwards, store
@@ -191,6 +192,10 @@ async def _not_replacing(run: Run, problem: AcmeProblem) -> Waiting:
 
 async def _finalize(run: Run, acme: AcmeOrder) -> AcmeOrder:
     """Send the CSR; its key is kept first, so that a crash never leaves a certificate without its key."""
+    if run.order.key_on:
+        request = await host_key.requested(run.bench.fleet, run.claim, run.order, run.served)
+        await run.save(csr=request, state=OrderState.FINALIZING, error=None, retry_at=None)
+        return await protocol.finalize(run.transport, run.signer, acme, base64.b64decode(request))
     key = _kept_key(run)
     if key is None:
         key = reused_key(run.bench.vault, run.order, run.served, run.properties) or await make_key(run.order.key_type)
@@ -208,10 +213,10 @@ def _kept_key(run: Run) -> CertificateKey | None:
 
 
 async def _download(run: Run, acme: AcmeOrder) -> Issued:
-    if run.order.sealed_key is None or acme.certificate is None:
+    key = host_key.kept_key(run.bench.vault, run.order)
+    if key is None or acme.certificate is None:
         run.order = without_url(run.order)
         raise CAMisbehaved("the CA's order is valid, but not by a request of ours: a new one is made")
-    key = load_key(run.bench.vault.open(run.order.sealed_key))
     if has_leaked(key, run.served):
         raise OrderInvalid("it was asked for with a key that has leaked since: a new order is made")
     preferred = run.properties["preferred-chain"]

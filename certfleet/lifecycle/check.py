@@ -5,8 +5,10 @@ from __future__ import annotations
 from certfleet.agenda import Claim
 from certfleet.ca_list import cas_of
 from certfleet.errors import UnknownName
+from certfleet.key_place import key_host, may_have
 from certfleet.lifecycle import crl_look, drift, watching
 from certfleet.lifecycle.endpoints import endpoint, look
+from certfleet.lifecycle.host_key import KEY_LOST
 from certfleet.lifecycle.ordering import make_order
 from certfleet.lifecycle.records import host_member, newly_wanted
 from certfleet.lifecycle.renewal import LOOK_AGAIN, Due, decide
@@ -43,10 +45,11 @@ async def check(bench: Workbench, claim: Claim) -> Next:
         now=utcnow(),
         profile=properties["profile"],
         slot=slot,
+        key_on=key_host(app, properties),
     )
     members: list[str] = []
     if isinstance(decision, Due):
-        urgent = certificate is not None and is_emergency(certificate)
+        urgent = certificate is not None and (is_emergency(certificate) or certificate.withdrawn == KEY_LOST)
         members += await make_order(fleet, app, properties, decision.reason, now, urgent=urgent)
     if certificate is not None:
         await crl_look.watch(fleet, claim, certificate, properties["ca-bundle"])
@@ -63,6 +66,8 @@ async def _reconcile(
     """Every host of the app wants the newest certificate, and shows it; the hosts that have to be visited."""
     fleet, now, generation = bench.fleet, utcnow(), certificate.generation
     known = await fleet.records.installations(app.name)
+    if not all(may_have(certificate, host) for host in app.hosts):
+        return []  # the app has moved: the host that it is on now makes a key of its own
     for host in app.hosts:
         installation = known.get(host, Installation(app.name, host))
         if installation.wanted != generation:

@@ -12,7 +12,8 @@ from certfleet.errors import InstallError, UnknownName, VaultError
 from certfleet.install import presets
 from certfleet.install.answer import Answer, AppAnswer, State
 from certfleet.install.bundle import Item
-from certfleet.lifecycle import errands, outcomes, publishing
+from certfleet.key_place import may_have
+from certfleet.lifecycle import errands, host_key, outcomes, publishing
 from certfleet.lifecycle.audit import audit
 from certfleet.lifecycle.endpoints import AFTER_RELOAD, ask, endpoint, shows
 from certfleet.lifecycle.outcomes import Job
@@ -20,7 +21,7 @@ from certfleet.lifecycle.records import Command, host_member
 from certfleet.lifecycle.waves import HELD_LOOK, STOPPED_LOOK, Rollout, hosts_named, parse_waves, rollout
 from certfleet.lifecycle.work import Next
 from certfleet.lifecycle.workbench import Workbench
-from certfleet.models import Fault, Host, Installation, utcnow
+from certfleet.models import App, Certificate, Fault, Host, Installation, utcnow
 from certfleet.properties import OF_THE_HOST, effective
 
 GATHER = 0.05  # seconds: certificates that come together are installed together
@@ -49,14 +50,15 @@ async def install(bench: Workbench, claim: Claim) -> Next:
     members: list[str] = []
     for visits in range(VISITS):
         published_at, orders = await publishing.visit(bench, host)
-        members += orders
+        made_at, ready = await host_key.visit(bench, claim, host)
+        members += [*orders, *ready]
         waiting = await _waiting(bench, host)
         if waiting.jobs:
             members += await _visit(bench, claim, host, waiting.jobs)
             continue
         audit_at = await audit(bench, claim, host, visited=visits > 0)
         if audit_at is None or audit_at > utcnow():
-            times = [at for at in (waiting.again, errands_at, audit_at, published_at) if at is not None]
+            times = [at for at in (waiting.again, errands_at, audit_at, published_at, made_at) if at is not None]
             return Next(min(times, default=None), tuple(members))
     return Next(utcnow(), tuple(members))
 
@@ -82,8 +84,10 @@ async def _waiting(bench: Workbench, host: Host) -> Waiting:
     for name in names:
         app, certificate = apps.get(name), certificates.get(name)
         installation = known[name].get(host.name, Installation(name, host.name))
-        wanted = app is not None and app.enabled and host.name in app.hosts
-        if app is None or certificate is None or not wanted or _is_done(installation, certificate.generation):
+        if app is None or certificate is None or not _is_wanted(app, certificate, host.name):
+            await records.forget_pending(host.name, name)
+            continue
+        if _is_done(installation, certificate.generation):
             await records.forget_pending(host.name, name)
             continue
         properties = effective(app.properties, everywhere)
@@ -95,6 +99,10 @@ async def _waiting(bench: Workbench, host: Host) -> Waiting:
         elif len(jobs) < BATCH:
             jobs.append(Job(app, certificate, installation, properties, standing))
     return Waiting(jobs, min(later, default=None))
+
+
+def _is_wanted(app: App, certificate: Certificate, host: str) -> bool:
+    return app.enabled and host in app.hosts and may_have(certificate, host)
 
 
 def _is_done(installation: Installation, generation: int) -> bool:
@@ -110,7 +118,7 @@ async def _visit(bench: Workbench, claim: Claim, host: Host, jobs: Sequence[Job]
     """
     items, failures = await _items(bench, host, jobs)
     await _keep(bench, claim, failures)
-    jobs = [job for job in jobs if job.app.name in items]
+    jobs, lost = [job for job in jobs if job.app.name in items], list[str]()
     if jobs:
         try:
             answer = await bench.driver(host).install(host, list(items.values()))
@@ -118,8 +126,10 @@ async def _visit(bench: Workbench, claim: Claim, host: Host, jobs: Sequence[Job]
             await _keep(bench, claim, [outcomes.untaken(job, error, utcnow()) for job in jobs])
         else:
             results = await _proven(bench, host, jobs, answer)
+            keyless = [job for job in jobs if answer.apps[job.app.name].state is State.KEY_LOST]
+            lost += [await host_key.lost(bench.fleet, job.certificate, host.name) for job in keyless]
             await _keep(bench, claim, await _put_back(bench, host, jobs, answer, results))
-    return await _next_in_waves(bench, host, jobs)
+    return [*lost, *await _next_in_waves(bench, host, jobs)]
 
 
 async def _items(bench: Workbench, host: Host, jobs: Sequence[Job]) -> tuple[dict[str, Item], list[Installation]]:
@@ -129,7 +139,8 @@ async def _items(bench: Workbench, host: Host, jobs: Sequence[Job]) -> tuple[dic
     failures: list[Installation] = []
     for job in jobs:
         try:
-            private_key = bench.vault.open(job.certificate.sealed_key)
+            own = bool(job.certificate.key_on)
+            private_key = b"" if own else bench.vault.open(job.certificate.sealed_key)
             listen = _listen(host, job)
         except (VaultError, InstallError) as error:
             failures.append(outcomes.failure(job, str(error), Fault.UNFIT, utcnow()))
@@ -145,6 +156,7 @@ async def _items(bench: Workbench, host: Host, jobs: Sequence[Job]) -> tuple[dic
             adopt=job.properties["adopt"] == "on",
             again=job.again,
             keep=int(job.properties["keep-generations"]),
+            made_here=own,
         )
     return items, failures
 

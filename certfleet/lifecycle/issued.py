@@ -23,7 +23,7 @@ async def store(
     """
     on_hosts = await fleet.records.installations(app.name)
     chain = "".join(issued.chain)
-    if order.sealed_key is None:
+    if order.sealed_key is None and not order.csr:
         raise ValueError("a certificate without its key cannot be stored")
     certificate = Certificate(
         app=app.name,
@@ -37,12 +37,13 @@ async def store(
         issued=utcnow(),
         leaf=issued.leaf,
         chain=chain_name(chain),
-        sealed_key=order.sealed_key,
+        sealed_key=order.sealed_key or "",
         profile=order.profile,
         email=order.email,
         account=account,
         passed_over=order.passed_over,
         unoffered=order.unoffered,
+        key_on=order.key_on,
     )
     known = [on_hosts.get(host, Installation(app.name, host)) for host in app.hosts]
     told = f"generation {certificate.generation}, {order.reason}, until {issued.not_after:%Y-%m-%d %H:%M} UTC"

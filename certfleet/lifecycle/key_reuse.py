@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from cryptography import x509
 
-from certfleet.acme_ca.keys import CertificateKey, load_key, spki_digest
+from certfleet.acme_ca.keys import CertificateKey, PublicHalf, load_key, spki_digest
 from certfleet.models import Certificate, Order
 from certfleet.vault import Vault
 
@@ -17,10 +17,12 @@ def reused_key(
     """The key of the present certificate; None: a new one is made. Raises VaultError."""
     if properties["reuse-key"] != "on" or served is None or served.leaked or served.key_type != order.key_type:
         return None
+    if served.key_on:  # it is not here, and stays where it is
+        return None
     return load_key(vault.open(served.sealed_key))
 
 
-def has_leaked(key: CertificateKey, served: Certificate | None) -> bool:
+def has_leaked(key: PublicHalf, served: Certificate | None) -> bool:
     """Whether this key is the one of a certificate whose key is in other hands."""
     if served is None or not served.leaked:
         return False

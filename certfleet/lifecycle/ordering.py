@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from certfleet.ca_list import first_ca
+from certfleet.key_place import key_host
 from certfleet.lifecycle.fleet import Fleet
 from certfleet.lifecycle.records import order_member
 from certfleet.models import App, Cause, KeyType, Order, OrderState
@@ -30,6 +31,7 @@ async def make_order(
         created=now,
         urgent=urgent,
         profile=properties["profile"],
+        key_on=key_host(app, properties),
     )
     member = order_member(app.name)
     created = await fleet.records.create_order(wish)

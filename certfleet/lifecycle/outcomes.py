@@ -80,6 +80,8 @@ def _reason(job: Job, said: AppAnswer) -> str:
         case State.STALE:
             newer = f"`certfleet renew {job.app.name} --force` makes one above it"
             return f"the host has generation {said.generation}, which this fleet does not know (restored?): {newer}"
+        case State.KEY_LOST:
+            return f"{said.message}, and no copy is anywhere: a certificate with a new key is ordered"
         case State.BROKEN_BEFORE:
             return f"the web server's configuration was broken before we came, nothing was touched: {said.message}"
         case _:

@@ -122,7 +122,7 @@ class NotDue:
     at: datetime
 
 
-def decide(  # noqa: PLR0911  one line per reason reads best
+def decide(  # noqa: C901, PLR0911  one line per reason reads best
     app: App,
     certificate: Certificate | None,
     *,
@@ -133,10 +133,11 @@ def decide(  # noqa: PLR0911  one line per reason reads best
     now: datetime,
     profile: str = "",
     slot: Slot | None = None,
+    key_on: str = "",
 ) -> Due | NotDue:
-    """Whether the app needs an order now; `cas`, `key_type` and `profile` are its settings, `told` what the CA said.
+    """Whether the app needs an order now; `told`: what the CA said; the others are its settings.
 
-    `slot`: the time that its renewal was given among all others.
+    `slot`: the time that its renewal was given among all others. `key_on`: the host that is to make the key; empty: none.
     """
     if certificate is None:
         return Due("first issue")
@@ -153,6 +154,8 @@ def decide(  # noqa: PLR0911  one line per reason reads best
         return Due("key type changed")
     if (certificate.unoffered or certificate.profile) != profile:
         return Due("profile changed")
+    if certificate.key_on != key_on:
+        return Due("key place changed")
     at = renewal_time(certificate, grace, told, slot)
     if at <= now:
         return Due("renewal")

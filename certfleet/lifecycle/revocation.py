@@ -108,6 +108,11 @@ async def _by_its_own_key(bench: Workbench, transport: Transport, entry: Revocat
             f"serial {entry.serial} cannot be revoked: its account {entry.email} at {transport.ca.name} is gone, "
             "and so is its key; import the account's key (`certfleet account import`), or ask the CA"
         )
+    if certificate.key_on:
+        raise OwnerError(
+            f"serial {entry.serial} cannot be revoked: its account {entry.email} at {transport.ca.name} is gone, and "
+            f"its key is on host {certificate.key_on} alone; import the account's key (`certfleet account import`)"
+        )
     own = signing_key(load_key(bench.vault.open(certificate.sealed_key)))
     await revoke_certificate(transport, own, entry.leaf, entry.reason)
 

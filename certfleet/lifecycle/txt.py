@@ -143,7 +143,7 @@ async def tidy(bench: Workbench, claim: Claim) -> Next:
 
 def _is_needed(written: Written, order: Order | None) -> bool:
     """Until the CA has looked: with the certificate's key every name is proven."""
-    return order is not None and order.url == written.order and order.sealed_key is None
+    return order is not None and order.url == written.order and order.sealed_key is None and not order.csr
 
 
 async def _remove(bench: Workbench, app: str, field: str, written: Written) -> datetime | None:

@@ -7,17 +7,19 @@ from dataclasses import replace
 
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.ca_list import asked_ca, cas_of
+from certfleet.key_place import key_host
 from certfleet.models import App, KeyType, Order, OrderState
 
 
 def as_wished(order: Order, app: App, properties: Mapping[str, str]) -> Order:
-    """The order, begun anew when names, CA, account, key type or profile are not what the app is set to now.
+    """The order, begun anew when names, CA, account, key or profile are not what the app is set to now.
 
     Of a list of CAs its own is the first that was not passed over; with other names it is the first of all.
     """
     email, key_type, profile = properties["email"], KeyType(properties["key-type"]), properties["profile"]
-    wish = (app.identifiers, email, key_type, profile)
-    same = (order.identifiers, order.email, order.key_type, order.unoffered or order.profile) == wish
+    key_on = key_host(app, properties)
+    wish = (app.identifiers, email, key_type, profile, key_on)
+    same = (order.identifiers, order.email, order.key_type, order.unoffered or order.profile, order.key_on) == wish
     cas = cas_of(properties)
     named = {ca.name for ca in cas}
     passed = tuple(one for one in order.passed_over if one.ca in named) if same else ()
@@ -33,6 +35,7 @@ def as_wished(order: Order, app: App, properties: Mapping[str, str]) -> Order:
         email=email,
         key_type=key_type,
         profile=profile,
+        key_on=key_on,
         unoffered="",
         failing_since=None,
         passed_over=passed,
@@ -51,6 +54,7 @@ def without_url(order: Order) -> Order:
         answered=(),
         since=None,
         sealed_key=None,
+        csr="",
         state=OrderState.NEW,
         replaces="",
         exempt=False,

@@ -10,6 +10,7 @@ from certfleet.errors import InstallError
 from certfleet.install.answer import Answer, Report
 from certfleet.install.bundle import Item
 from certfleet.install.challenge import Answerer
+from certfleet.install.csr import Wanted
 from certfleet.install.drivers import local
 from certfleet.install.drivers.connections import Connections
 from certfleet.install.drivers.dokku import Dokku
@@ -47,6 +48,9 @@ class Driver(Protocol):
 
     async def snippet(self, host: Host, apps: Sequence[Answerer]) -> Answer:
         """Let the web server answer for the apps' names by their account's thumbprint; reloads it when it is new."""
+
+    async def request(self, host: Host, wanted: Sequence[Wanted]) -> Answer:
+        """Have the host make a key for each, which stays there; the requests for their certificates."""
 
 
 class Drivers:

@@ -22,6 +22,7 @@ from certfleet.errors import InstallError
 from certfleet.install.answer import Answer, AppAnswer, Point, Report, State
 from certfleet.install.bundle import Item
 from certfleet.install.challenge import Answerer
+from certfleet.install.csr import Wanted
 from certfleet.install.drivers.connections import Connections, Finished
 from certfleet.install.stamp import Stamp, fits, read_stamp, stamped
 from certfleet.models import Host
@@ -187,6 +188,11 @@ class Dokku:
         """Dokku's user cannot write files for its nginx. Raises InstallError."""
         del apps
         raise InstallError(_no_challenges(host))
+
+    async def request(self, host: Host, wanted: Sequence[Wanted]) -> Answer:
+        """Dokku takes a certificate with its key or not at all. Raises InstallError."""
+        del wanted
+        raise InstallError(f"host {host.name}: Dokku makes no keys that stay there; set key-on-host=off")
 
     # ------------------------------------------------------------------------------------------ one app
 

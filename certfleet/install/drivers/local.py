@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from certfleet.errors import HostUnreachable, InstallError
-from certfleet.install import challenge, presets
+from certfleet.install import challenge, csr, presets
 from certfleet.install.answer import Answer, Report, parse, parse_report
 from certfleet.install.bundle import Item, pack
 from certfleet.install.challenge import Answerer
+from certfleet.install.csr import Wanted
 from certfleet.install.drivers import words
 from certfleet.install.receiver import descriptor
 from certfleet.models import Host
@@ -67,6 +68,12 @@ async def snippet(host: Host, apps: Sequence[Answerer]) -> Answer:
     """Let the web server answer for the apps by itself. Raises HostUnreachable or InstallError."""
     output = await _run(host, ["snippet", *_options(host)], challenge.answerers(apps))
     return parse(output, host=host.name, expected=[one.app for one in apps])
+
+
+async def request(host: Host, wanted: Sequence[Wanted]) -> Answer:
+    """Have a key made for each, which stays there. Raises HostUnreachable or InstallError."""
+    output = await _run(host, ["request", *_options(host)], csr.lines(wanted))
+    return parse(output, host=host.name, expected=[one.app for one in wanted])
 
 
 def _options(host: Host) -> list[str]:

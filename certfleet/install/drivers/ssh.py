@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from certfleet.errors import InstallError
-from certfleet.install import challenge
+from certfleet.install import challenge, csr
 from certfleet.install.answer import Answer, Report, parse, parse_report
 from certfleet.install.bundle import Item, pack
 from certfleet.install.challenge import Answerer
+from certfleet.install.csr import Wanted
 from certfleet.install.drivers import words
 from certfleet.install.drivers.connections import Connections, Finished
 from certfleet.models import Host
@@ -61,6 +62,11 @@ class SSH:
         """Let the web server answer for the apps by itself. Raises HostUnreachable or InstallError."""
         output = await self._run(host, ["snippet"], challenge.answerers(apps))
         return parse(output, host=host.name, expected=[one.app for one in apps])
+
+    async def request(self, host: Host, wanted: Sequence[Wanted]) -> Answer:
+        """Have a key made for each, which stays there. Raises HostUnreachable or InstallError."""
+        output = await self._run(host, ["request"], csr.lines(wanted))
+        return parse(output, host=host.name, expected=[one.app for one in wanted])
 
     async def _run(self, host: Host, asked: Sequence[str], archive: bytes = b"") -> bytes:
         # Each word is one of the receiver's own, an app's name or a number: nothing that a shell reads otherwise.

@@ -14,7 +14,8 @@ def install(items: Sequence[Item]) -> list[str]:
     adopt = [word for item in items if item.adopt for word in ("--adopt", item.app)]
     again = [word for item in items if item.again for word in ("--again", item.app)]
     keep = [word for item in items if item.keep != KEPT for word in ("--keep", f"{item.app}:{item.keep}")]
-    return [*adopt, *again, *keep]
+    made = [word for item in items if item.made_here for word in ("--made-here", item.app)]
+    return [*adopt, *again, *keep, *made]
 
 
 def rollback(previous: Mapping[str, int]) -> list[str]:
