@@ -43,6 +43,23 @@ def item(
     )
 
 
+def item_for(csr: bytes, app: str, generation: int = 1, *, port: int = 443) -> Item:
+    """A certificate for the key that a request (DER) is signed with, to be put beside that key."""
+    public = x509.load_der_x509_csr(csr).public_key()
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    leaf, serial = _leaf(name_of(app), public)
+    return Item(
+        app=app,
+        generation=generation,
+        serial=serial,
+        fullchain=leaf + _ca()[1],
+        private_key=b"",
+        port=port,
+        listen="127.0.0.1",
+        made_here=True,
+    )
+
+
 def pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     """The key in PEM, unencrypted."""
     return key.private_bytes(

@@ -108,7 +108,11 @@ drop_keys() {
 	made_here "$1" || return 0
 	for key in "$root/.keys/$1"/*; do
 		cmp -s "$key" "$root/$1/$2/privkey.pem" || continue
-		find "$root/.keys/$1" -type f ! -newer "$key" -exec rm -f {} +
+		for other in "$root/.keys/$1"/*; do
+			# Of the same second: not known to be older.
+			[ -z "$(find "$key" -newer "$other")" ] || rm -f "$other"
+		done
+		rm -f "$key"
 		rmdir "$root/.keys/$1" 2>/dev/null
 		return
 	done
