@@ -23,12 +23,13 @@ def with_trace(lines: set[int], trace: object) -> str:
     return "\n".join(f"echo {n} >>{trace}\n{line}" if n in lines else line for n, line in enumerate(LINES)) + "\n"
 
 
-def killable() -> list[int]:
-    """The lines before which a command can stand."""
+def killable(among: range = range(len(LINES))) -> list[int]:
+    """The lines, of these, before which a command can stand."""
     return [
         number
         for number, line in enumerate(LINES)
         if number
+        and number in among
         and line.strip()
         and not line.strip().startswith("#")
         and not re.match(r"\w+\(\) \{", line)
