@@ -187,7 +187,7 @@ def _if_still(fleet: Fleet, host: str, app: str, text: str, verb: str, *words: s
 async def lost(fleet: Fleet, certificate: Certificate, host: str) -> str:
     """A host has lost the key of its certificate: another one is ordered. The agenda's member that became due."""
     told = f"{host}: the key of generation {certificate.generation} is not there any more, and no copy is anywhere"
-    entry = fleet.journal.entry(certificate.app, KEY_LOST, f"{told}: a certificate with a new key is ordered")
+    entry = fleet.journal.entry(certificate.app, "key lost", f"{told}: a certificate with a new key is ordered")
 
     def withdraw(now: Certificate) -> Certificate:
         return replace(now, withdrawn=now.withdrawn or KEY_LOST) if now.serial == certificate.serial else now

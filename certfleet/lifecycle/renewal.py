@@ -137,7 +137,8 @@ def decide(  # noqa: C901, PLR0911  one line per reason reads best
 ) -> Due | NotDue:
     """Whether the app needs an order now; `told`: what the CA said; the others are its settings.
 
-    `slot`: the time that its renewal was given among all others. `key_on`: the host that is to make the key; empty: none.
+    `slot`: the time that its renewal was given among all others. `key_on`: the host that is to make the key; empty:
+    none is.
     """
     if certificate is None:
         return Due("first issue")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,9 +95,23 @@ class Keyed:
             if not await self.run_due():
                 await asyncio.sleep(0.02)
 
-    async def run_due(self) -> int:
-        """Run all that is due now, once; how many members that were."""
-        claims = [claim for claim in await self.bench.fleet.agenda.due(100) if claim.kind in STEPS]
+    async def step_until(self, holds: Callable[[], Awaitable[bool]]) -> None:
+        """Run what is due, one member after the other, until this is so: nothing comes after it."""
+        deadline = time.monotonic() + LIMIT
+        while not await holds():
+            assert time.monotonic() < deadline, await self.events("blog")
+            if not await self.run_due(1):
+                await asyncio.sleep(0.02)
+
+    async def wish(self, host: str = "web1") -> dict[str, object]:
+        """What the host is asked for blog; empty: nothing."""
+        store = self.bench.fleet.store
+        found: dict[str, object] = json.loads(await store.redis.hget(store.key("unmade", host), "blog") or "{}")
+        return found
+
+    async def run_due(self, most: int = 100) -> int:
+        """Run all that is due now (so many at most), once; how many members that were."""
+        claims = [claim for claim in await self.bench.fleet.agenda.due(most) if claim.kind in STEPS]
         for kind in dict.fromkeys(claim.kind for claim in claims):
             await work(self.bench, [claim for claim in claims if claim.kind == kind], STEPS[kind])
         return len(claims)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from certfleet.acme_ca.keys import make_csr, make_key
-from certfleet.lifecycle import host_key
 from certfleet.models import KeyType, Order
 from certfleet.overview import State
 from certfleet.settings import Settings
@@ -36,9 +34,10 @@ async def everything(fleet: Keyed) -> str:
     """All that Redis holds."""
     redis, texts = fleet.bench.fleet.store.redis, []
     readers = {"string": redis.get, "hash": redis.hgetall, "set": redis.smembers, "stream": redis.xrange}
+    ranges = {"zset": redis.zrange, "list": redis.lrange}
     async for name in redis.scan_iter():
         kind = await redis.type(name)
-        texts.append(f"{name} {await readers[kind](name) if kind in readers else await redis.zrange(name, 0, -1)}")
+        texts.append(f"{name} {await (readers[kind](name) if kind in readers else ranges[kind](name, 0, -1))}")
     return "\n".join(texts)
 
 
@@ -86,13 +85,14 @@ async def test_no_copy_of_the_key_is_anywhere_else(fleet: Keyed, monkeypatch: py
 
 async def test_a_host_that_is_away_is_waited_for(fleet: Keyed) -> None:
     """The CA's order stays as it is, the app says why, and goes on when the host is back: one order, one finalize."""
-    await fleet.add("blog", **{"challenge-via": "responder", "self-check": "off"})
-    await fleet.sshd.stop()
-    fleet.nginx.add_site("blog", ["blog.demo.test"], _answers(fleet))
-    await fleet.nginx.reload()
+    await fleet.add("blog")
     await fleet.client.enable("blog")
-    await fleet.until("asked for", lambda view: view.state is State.ORDERING)
-    await _answer(fleet)
+
+    async def asked() -> bool:
+        return bool(await fleet.wish())
+
+    await fleet.step_until(asked)
+    await fleet.sshd.stop()
     view = await fleet.until("failing", lambda view: view.state is State.FAILING)
     assert "host web1 is to make the key:" in (view.error or "")
     assert "cannot be reached" in (view.error or "")
@@ -101,61 +101,35 @@ async def test_a_host_that_is_away_is_waited_for(fleet: Keyed) -> None:
     assert (before.attempts, before.failing_since, before.csr) == (0, None, "")
     for _ in range(5):
         await fleet.run_due()
-    assert sum(line.startswith("key not made: web1:") for line in await fleet.events()) == 1
-    assert not any(line.startswith("order failed") for line in await fleet.events())
+    told = await fleet.events()
+    assert sum(line.startswith("key not made: web1:") for line in told) == 1
+    assert not any(line.startswith("order failed") for line in told)
 
     await fleet.sshd.start()
     await fleet.client.renew(["blog"])  # a person who has mended it need not wait
-    await fleet.until("kept", lambda view: view.generation == 1 or view.state is State.SERVED)
     await fleet.served()
     counts = await fleet.ca.counts()
-    assert (counts["new-order"], counts["finalize"]) == (1, 1), counts
-
-
-def _answers(fleet: Keyed) -> str:
-    """The site answers challenges from a file of the test's: the host is not needed for them."""
-    root = fleet.roots["web1"].parent / "answers"
-    (root / ".well-known" / "acme-challenge").mkdir(parents=True)
-    include = f"include {fleet.roots['web1']}/blog/current/nginx*.conf;"
-    return f"{include} location /.well-known/acme-challenge/ {{ root {root}; }}"
-
-
-async def _answer(fleet: Keyed) -> None:
-    """What the responder does: publish what the order has, until the CA has seen it."""
-    directory = fleet.roots["web1"].parent / "answers" / ".well-known" / "acme-challenge"
-    for _ in range(500):
-        order = await fleet.bench.fleet.records.order("blog")
-        assert order is not None
-        for token in order.tokens:
-            text = await fleet.bench.fleet.store.redis.get(fleet.bench.fleet.store.key("challenge", token))
-            (directory / token).write_text(text)
-        if order.error:
-            return
-        await fleet.run_due()
-        await asyncio.sleep(0.02)
+    assert (counts["newOrder"], counts["finalize"]) == (1, 1), counts
 
 
 async def test_what_the_host_answered_is_kept_before_it_is_used(fleet: Keyed) -> None:
     """The host goes away after it has made the key: the certificate is issued without it, and waits for it."""
     await fleet.add("blog")
     await fleet.client.enable("blog")
-    wishes = fleet.bench.fleet.store.key("unmade", "web1")
-    await fleet.until("asked", lambda view: view.state is State.ORDERING)
-    for _ in range(500):
-        text = await fleet.bench.fleet.store.redis.hget(wishes, "blog")
-        if text and json.loads(text).get("csr"):
-            break
-        await fleet.run_due()
-    assert text
+
+    async def made() -> bool:
+        return bool((await fleet.wish()).get("csr"))
+
+    await fleet.step_until(made)
     await fleet.sshd.stop()
     view = await fleet.until("failing", lambda view: view.generation == 1 and view.state is State.FAILING)
-    assert "cannot be reached" in (view.error or "") or "closed" in (view.error or "")
+    assert (view.error or "").startswith("web1: ")
     [key] = fleet.keys().values()
     assert public(key) == key_of(await fleet.certificate())
     await fleet.sshd.start()
     await fleet.client.renew(["blog"])
     await fleet.served()
-    assert await fleet.bench.fleet.store.redis.hlen(wishes) == 0, "the wish went with its order"
+    assert await fleet.wish() == {}, "the wish went with its order"
 
 
 async def test_a_host_that_answers_with_something_else(fleet: Keyed) -> None:
@@ -185,6 +159,7 @@ async def test_the_property_is_turned_on_and_off(fleet: Keyed) -> None:
     await fleet.client.set_property("key-on-host", "on", "blog")
     second = await fleet.served(2)
     assert (second.key_on, second.sealed_key) == ("web1", "")
+    assert "ordered: key place changed: blog.demo.test" in await fleet.events()
     assert first.sealed_key not in await everything(fleet)
     await fleet.client.set_property("key-type", "rsa2048", "blog")
     third = await fleet.served(3)
@@ -192,13 +167,6 @@ async def test_the_property_is_turned_on_and_off(fleet: Keyed) -> None:
     await fleet.client.set_properties({"key-on-host": "off", "key-type": ""}, "blog")
     fourth = await fleet.served(4)
     assert (fourth.key_on, bool(fourth.sealed_key)) == ("", True)
-    reasons = [line for line in await fleet.events() if line.startswith("ordered")]
-    assert [line.split(": ")[1] for line in reasons] == [
-        "first issue",
-        "key place changed",
-        "key type changed",
-        "key place changed",
-    ]
 
 
 async def test_an_app_that_moves_gets_a_key_where_it_is(fleet: Keyed) -> None:
@@ -240,19 +208,24 @@ async def test_compromised_and_revoked(fleet: Keyed) -> None:
 
 
 async def test_a_wish_whose_order_is_gone(fleet: Keyed) -> None:
-    """The app is disabled while its host is away: nothing of the wish is left after the next visit, and no key made."""
+    """The app was disabled while its host was away: nothing of it is left after the next visit, and no key is made."""
     await fleet.add("blog")
     await fleet.client.enable("blog")
-    await fleet.until("asked for", lambda view: view.state is State.ORDERING)
-    order, wishes = await order_of(fleet), fleet.bench.fleet.store.key("unmade", "web1")
-    wish = host_key.Wish(host_key._wanted(order), order.created)
+
+    async def asked() -> bool:
+        return bool(await fleet.wish())
+
+    async def ended() -> bool:
+        return await fleet.bench.fleet.records.order("blog") is None
+
+    async def forgotten() -> bool:
+        return not await fleet.wish()
+
+    await fleet.step_until(asked)
+    await fleet.bench.fleet.agenda.drop("host:web1")
     await fleet.client.disable("blog")
-    await fleet.bench.fleet.store.redis.hset(wishes, "blog", host_key.dump(wish))
+    await fleet.step_until(ended)
+    assert await asked()
     await fleet.client.clean_up(["web1"])
-    for _ in range(500):
-        if not await fleet.bench.fleet.store.redis.exists(wishes):
-            break
-        await fleet.run_due()
-        await asyncio.sleep(0.02)
-    assert not await fleet.bench.fleet.store.redis.exists(wishes)
+    await fleet.step_until(forgotten)
     assert fleet.keys() == {}

@@ -145,7 +145,7 @@ decide() {
 # Moves a generation to its name. Nothing uses it yet; what is adopted or put right waits until its place is free.
 move_in() {
 	take_apart "$1"
-	[ -z "$aside" ] && [ "$target" != "$previous" ] || return 0
+	[ -z "$aside" ] && [ "$target" != "$previous" ] && [ -e "$work/new/$app/$target" ] || return 0
 	if [ -e "$root/$app" ]; then
 		discard "$root/$app/$target" && mv -f -T "$work/new/$app/$target" "$root/$app/$target"
 	else

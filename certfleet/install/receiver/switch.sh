@@ -93,10 +93,10 @@ note_down() {
 		die "$root cannot be written to; is the disk full?"
 }
 
-# Tells what is to be put right from the rest of the plan.
+# Tells what is to be put right from the rest of the plan: what was changed, and what is in use without all its files.
 sort_out() {
 	take_apart "$1"
-	if [ "$target" = "$previous" ]; then
+	if [ "$target" = "$previous" ] || { [ "$previous" = 0 ] && [ -z "$aside" ] && [ -L "$root/$app/current" ]; }; then
 		altered="$altered${altered:+,}$1"
 	else
 		others="$others${others:+,}$1"
@@ -108,6 +108,7 @@ blame_altered() {
 	each sort_out "$plan"
 	[ -n "$altered" ] || return 1
 	note_down "$altered"
+	each move_in "$altered" || die "the files cannot be moved into place in $root; is the disk full?"
 	if each forward "$altered" && run "$test"; then mended=yes; else mended=''; fi
 	each back "$altered" || die "$root cannot be written to; what is half done there is put right by the next run"
 	[ -z "$mended" ] || return 0
