@@ -30,7 +30,12 @@ Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 @cache
 def key_of(kind: str) -> Key:
     """One key of each kind, made once: some that nobody asks for."""
-    curves = {"p256": ec.SECP256R1, "p384": ec.SECP384R1, "p521": ec.SECP521R1, "k256": ec.SECP256K1}
+    curves: dict[str, Callable[[], ec.EllipticCurve]] = {
+        "p256": ec.SECP256R1,
+        "p384": ec.SECP384R1,
+        "p521": ec.SECP521R1,
+        "k256": ec.SECP256K1,
+    }
     if kind in curves:
         return ec.generate_private_key(curves[kind]())
     if kind == "ed25519":
@@ -119,7 +124,7 @@ def test_kinds_of_key(kind: str, asked: KeyType) -> None:
             check(request(kind), wanted(kind=asked))
 
 
-OTHERS = {
+OTHERS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a name less": (lambda: request(names=san(*list(OURS)[1:]), subject=x509.Name([])), "is for other names"),
     "a name more": (lambda: request(names=san(*OURS, x509.DNSName("bank.example.test"))), "is for other names"),
     "a name twice": (lambda: request(names=san(*OURS, x509.DNSName("blog.example.test"))), "is for other names"),

@@ -50,6 +50,33 @@ class TestThreeWays:
         assert files(root) == right
         assert sorted(path.name for path in (root / "blog").iterdir()) == [".certfleet", "3", "current"]
 
+    @pytest.mark.parametrize("generation", [3, 4])
+    async def test_a_file_that_the_web_server_needs(self, nginx: Nginx, web: Host, root: Path, generation: int) -> None:
+        """Without the key nginx would not start any more: the same generation puts it back, and so does a newer one."""
+        await add_sites(nginx, web, "blog", "shop")
+        old, other = item("blog", 3, port=nginx.tls_port), item("shop", port=nginx.tls_port)
+        await local.install(web, [old, other])
+        (root / "blog" / "3" / "privkey.pem").unlink()
+        new = old if generation == old.generation else item("blog", generation, port=nginx.tls_port)
+        answer = await local.install(web, [new, item("shop", 2, port=nginx.tls_port)])
+        assert {said.state for said in answer.apps.values()} == {State.INSTALLED}
+        assert answer.reloads == 1
+        await probe("127.0.0.1", nginx.tls_port, name_of("blog"), new.serial)
+
+    async def test_what_is_broken_elsewhere_is_not_blamed_on_it(self, nginx: Nginx, web: Host, root: Path) -> None:
+        """Its key is missing, and something else is wrong too: it is told, and the other app's files are untouched."""
+        await add_sites(nginx, web, "blog", "shop")
+        old, other = item("blog", 3, port=nginx.tls_port), item("shop", port=nginx.tls_port)
+        await local.install(web, [old, other])
+        (root / "blog" / "3" / "privkey.pem").unlink()
+        nginx.add_site("broken", ["broken.example.test"], "no_such_directive;")
+        answer = await local.install(web, [old, item("shop", 2, port=nginx.tls_port)])
+        assert {said.state for said in answer.apps.values()} == {State.BROKEN_BEFORE}
+        assert (root / "shop" / "current").readlink() == Path("1")
+        (nginx.directory / "sites" / "broken.conf").unlink()
+        assert (await local.install(web, [old])).apps["blog"].state is State.INSTALLED
+        await probe("127.0.0.1", nginx.tls_port, name_of("blog"), old.serial)
+
     async def test_asked_again(self, plain: Host, root: Path) -> None:
         """The files are right and the endpoint is not: one reload, only for whom it is asked for."""
         same, other = item("blog", 3), item("shop", 1)
