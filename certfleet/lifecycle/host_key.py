@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from certfleet.lifecycle.workbench import Workbench
 
 AT_ONCE = 10  # per session: a large RSA key takes a slow host seconds
-LOOK = timedelta(seconds=5)  # for an order between two looks; it is woken sooner
+LOOK = timedelta(seconds=5)  # shortest time for an order between two looks; it is woken sooner
 VISITED = timedelta(minutes=2)  # for somebody to visit the host; longer than a session takes to fail
-LONGEST = timedelta(minutes=10)  # between two tries: the CA's order lives for hours only
+LONGEST = timedelta(minutes=10)  # between two looks or tries: the CA's order lives for hours only
 KEY_LOST = "key lost"
 """Why a certificate has to be replaced whose key is not on its host any more."""
 
@@ -117,7 +117,7 @@ async def _not_yet(fleet: Fleet, claim: Claim, order: Order, wish: Wish) -> Wait
     if wish.retry_at is not None and wish.retry_at > now:
         return Waiting(wish.retry_at + LOOK)  # the host has a time of its own, and wakes the order
     await fleet.agenda.schedule(host_member(host), now)
-    return Waiting(now + LOOK, (host_member(host),))
+    return Waiting(now + min(max((now - wish.since) / 4, LOOK), LONGEST), (host_member(host),))
 
 
 # ------------------------------------------------------------------------------------------ the host's side
@@ -134,8 +134,7 @@ async def visit(bench: Workbench, claim: Claim, host: Host) -> tuple[datetime | 
         return None, ()
     wishes = {app: load(Wish, text) for app, text in texts.items()}
     orders = await fleet.records.orders(wishes)
-    for app in [app for app, wish in wishes.items() if app not in orders or _wanted(orders[app]) != wish.wanted]:
-        # The order has ended, or was begun anew: then it puts another wish there.
+    for app in [app for app, wish in wishes.items() if not _is_awaited(wish, orders.get(app))]:
         await fleet.records.write(claim, _if_still(fleet, host.name, app, texts[app], "HDEL", app))
         del wishes[app]
     open_ = {app: wish for app, wish in wishes.items() if not wish.csr}
@@ -149,6 +148,11 @@ async def visit(bench: Workbench, claim: Claim, host: Host) -> tuple[datetime | 
         await fleet.agenda.schedule(order_member(app), now)
     again = now if len(due) > AT_ONCE else min(times, default=None)
     return again, tuple(order_member(app) for app in answered)
+
+
+def _is_awaited(wish: Wish, order: Order | None) -> bool:
+    """Whether the order is still there, and what it was: one that was begun anew puts another wish there."""
+    return order is not None and order.state is not OrderState.PARKED and _wanted(order) == wish.wanted
 
 
 async def _ask(bench: Workbench, host: Host, wishes: Mapping[str, Wish]) -> dict[str, Wish]:
