@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from certfleet.hint import send_hint
 from certfleet.lifecycle.fleet import Fleet
-from certfleet.lifecycle.host_key import ask_again
 from certfleet.lifecycle.ordering import LONG_AGO, change_order, forgiven, make_order
 from certfleet.lifecycle.records import host_member
+from certfleet.lifecycle.unmade import ask_again
 from certfleet.models import App, utcnow
 from certfleet.properties import effective
 
@@ -42,7 +42,7 @@ class Desk:
                 if installation.retry_at is not None:
                     await self._fleet.records.want(replace(installation, retry_at=None, error=None, fault=None))
         for name, order in orders.items():
-            await ask_again(self._fleet, order)
+            await ask_again(self._fleet.store, order)
             await change_order(self._fleet, name, forgiven)
         await self._due("check", names)
         await self._due("order", list(orders))

@@ -11,7 +11,7 @@ from certfleet.errors import UsageError
 from certfleet.install.login import parse_login
 from certfleet.install.servers import check_server
 from certfleet.inventory import check_address, check_name
-from certfleet.lifecycle import host_key, publishing
+from certfleet.lifecycle import publishing, unmade
 from certfleet.lifecycle.errands import CLEANUP, app_of
 from certfleet.lifecycle.records import host_member
 from certfleet.models import Host
@@ -117,7 +117,7 @@ class HostRequests(Desk):
         """Forget a host that serves no app; its files stay. Raises UsageError."""
         await self._fleet.inventory.remove_host(name)
         await publishing.forget_host(self._fleet, name)
-        await host_key.forget_host(self._fleet, name)
+        await unmade.forget_host(self._fleet.store, name)
         await self._fleet.agenda.drop(host_member(name))
         for errand in await self._fleet.errands.forget(name):
             app = app_of(errand)

@@ -4,9 +4,8 @@ An order that is ready for its key puts a wish on its host's list and waits; the
 by a worker of its zone, once for all that waits; then the orders go on. A host that is down is asked again, and its
 orders wait: that is no failure of the CA's, and nobody's turn is lost by it.
 
-unmade:<host>  hash  app -> the Wish as JSON
-
-A wish is taken away at the host's first visit after its order has ended: mostly the one that brings the certificate.
+A wish (unmade.py) is taken away at the host's first visit after its order has ended: mostly the one that brings the
+certificate.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from certfleet.lifecycle.key_reuse import has_leaked
 from certfleet.lifecycle.ordering import LONG_AGO
 from certfleet.lifecycle.records import Command, check_member, host_member, order_member
 from certfleet.lifecycle.renewal import retry_after
+from certfleet.lifecycle.unmade import list_of
 from certfleet.lifecycle.work import Waiting
 from certfleet.models import Certificate, Host, Order, OrderState, dump, load, utcnow
 from certfleet.vault import Vault
@@ -81,25 +81,19 @@ async def requested(fleet: Fleet, claim: Claim, order: Order, served: Certificat
         raise await _not_yet(fleet, claim, order, wish)
     if has_leaked(_read(wish.csr), served):
         wrong = replace(wish, csr="", error="it has answered with the key that is in other hands", since=utcnow())
-        await fleet.store.redis.hset(_list(fleet, order.key_on), order.app, dump(wrong))
+        await fleet.store.redis.hset(list_of(fleet.store, order.key_on), order.app, dump(wrong))
         raise await _not_yet(fleet, claim, order, wrong)
     return wish.csr
 
 
-async def ask_again(fleet: Fleet, order: Order) -> None:
-    """A person has mended something: the order's host is asked with its next visit, whatever it said before."""
-    if order.key_on:
-        await fleet.store.redis.hdel(_list(fleet, order.key_on), order.app)
-
-
 async def _wished(fleet: Fleet, order: Order) -> Wish:
     """The order's wish as it stands on its host's list, put there if it is not."""
-    text = await fleet.store.redis.hget(_list(fleet, order.key_on), order.app)
+    text = await fleet.store.redis.hget(list_of(fleet.store, order.key_on), order.app)
     known = load(Wish, text) if text else None
     if known is not None and known.wanted == _wanted(order):
         return known
     wish = Wish(_wanted(order), utcnow())
-    await fleet.store.redis.hset(_list(fleet, order.key_on), order.app, dump(wish))
+    await fleet.store.redis.hset(list_of(fleet.store, order.key_on), order.app, dump(wish))
     return wish
 
 
@@ -129,7 +123,7 @@ async def visit(bench: Workbench, claim: Claim, host: Host) -> tuple[datetime | 
     `claim` is the host's. Raises LeaseLost.
     """
     fleet = bench.fleet
-    texts: dict[str, str] = await fleet.store.redis.hgetall(_list(fleet, host.name))
+    texts: dict[str, str] = await fleet.store.redis.hgetall(list_of(fleet.store, host.name))
     if not texts:
         return None, ()
     wishes = {app: load(Wish, text) for app, text in texts.items()}
@@ -184,7 +178,7 @@ def _failed(wish: Wish, why: str) -> Wish:
 
 def _if_still(fleet: Fleet, host: str, app: str, text: str, verb: str, *words: str) -> list[Command]:
     """A write to the host's list, unless the order has put another wish there meanwhile."""
-    key = _list(fleet, host)
+    key = list_of(fleet.store, host)
     return [("NEEDS", key), ("STILL", key, app, text), (verb, key, *words)]
 
 
@@ -204,12 +198,3 @@ async def lost(fleet: Fleet, certificate: Certificate, host: str) -> str:
 
 def _wanted(order: Order) -> Wanted:
     return Wanted(order.app, order.id, order.key_type, order.identifiers)
-
-
-def _list(fleet: Fleet, host: str) -> str:
-    return fleet.store.key("unmade", host)
-
-
-async def forget_host(fleet: Fleet, host: str) -> None:
-    """A host was removed: so is what waits for it."""
-    await fleet.store.redis.delete(_list(fleet, host))
