@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from certfleet.acme_ca.ari import RenewalInfo
+from certfleet.acme_ca.presets import resolve_ca
 from certfleet.lifecycle.admission import is_same_set
 from certfleet.lifecycle.renewal import SHORT, NotDue, Slot, decide, due_time
 from certfleet.lifecycle.renewal_info import FIRST_LOOK, answered, is_to_be_asked
@@ -24,7 +25,7 @@ from certfleet.lifecycle.spreading import HOUR, choose, earliest, hour_of
 from certfleet.lifecycle.urgency import urgency
 from certfleet.limits.buckets import Charge
 from certfleet.limits.keys import order_buckets
-from certfleet.limits.presets import limits_of, presets
+from certfleet.limits.presets import limits_of
 from certfleet.limits.simulation import Simulation, Wish
 from certfleet.models import App, Certificate, KeyType, Order, Renewal, from_microseconds, microseconds
 from certfleet.properties import effective
@@ -52,7 +53,8 @@ LAST_LOOKS = timedelta(hours=8)
 RETRY_AFTER = (4.8, 7.2)
 """Hours between two looks at Let's Encrypt's renewal information: six, and up to a fifth more or less."""
 ACCOUNT, EMAIL = "letsencrypt/ops", "ops@site.example.org"
-DIRECTORY = presets()["letsencrypt"].directory
+LETSENCRYPT = resolve_ca("letsencrypt")
+DIRECTORY = LETSENCRYPT.directory
 FIRST_HOUR = hour_of(START)
 HOURS = hour_of(END) - FIRST_HOUR
 
@@ -214,7 +216,7 @@ class Year:
             decision = decide(
                 life.app,
                 certificate,
-                ca=DIRECTORY,
+                cas=(LETSENCRYPT,),
                 key_type=KeyType.P256,
                 grace=None,
                 told=told,

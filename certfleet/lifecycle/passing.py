@@ -89,7 +89,7 @@ async def _pass_on(stop: Stop, order: Order, following: Order, passed: Passed) -
     """Let another order take this one's place. Raises LeaseLost."""
     fleet, app = stop.bench.fleet, stop.app
     entry = fleet.journal.entry(app.name, "passed on", f"from {order.ca} to {following.ca}: {told(passed)}")
-    if order.sealed_key is not None:  # the CA may issue it all the same: it counts, and before we can die
+    if order.sealed_key is not None or order.csr:  # the CA may issue it all the same: it counts, and before we can die
         await fleet.agenda.extend(stop.claim)
         await fleet.rooms.completed(app.name)
     await fleet.records.save_order(stop.claim, following, entry)

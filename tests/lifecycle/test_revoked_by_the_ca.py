@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from certfleet.acme_ca.crl import Point, distribution_point
+from certfleet.acme_ca.presets import resolve_ca
 from certfleet.lifecycle.crl_book import crl_member
 from certfleet.lifecycle.fleet import Fleet
 from certfleet.lifecycle.ordering import LONG_AGO
@@ -50,7 +51,7 @@ LIMITS = {
 )
 def test_another_one_is_due_at_once(served: Certificate, reason: str, *, emergency: bool) -> None:
     """Whatever was due when; the emergency lane is for people."""
-    found = decide(APP, served, ca=CA, key_type=KeyType.P256, grace=None, told=None, now=NOW)
+    found = decide(APP, served, cas=[resolve_ca(CA)], key_type=KeyType.P256, grace=None, told=None, now=NOW)
     assert found == Due(reason)
     assert is_emergency(served) is emergency
 
