@@ -23,6 +23,14 @@ from certfleet.models import KeyType
 
 EXPONENT = 65_537  # of RSA keys; CA/B Forum, Baseline Requirements §6.1.6
 _EXTENSION_REQUEST = ObjectIdentifier("1.2.840.113549.1.9.14")  # RFC 2985 §5.4.2
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    binascii.Error,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+)
 _CURVES: dict[KeyType, type[ec.EllipticCurve]] = {KeyType.P256: ec.SECP256R1, KeyType.P384: ec.SECP384R1}
 
 
@@ -51,7 +59,7 @@ def checked_csr(text: str, wanted: Wanted) -> bytes:
     try:
         csr = x509.load_der_x509_csr(base64.b64decode(text, validate=True))
         wrong = _wrong(csr, wanted)
-    except (ValueError, TypeError, UnsupportedAlgorithm, binascii.Error, x509.DuplicateExtension) as error:
+    except _UNREADABLE as error:
         raise InstallError(f"its request for a certificate cannot be read ({type(error).__name__})") from None
     except x509.UnsupportedGeneralNameType:
         wrong = "is for names of another kind"

@@ -74,7 +74,8 @@ FIELDS: dict[str, set[str]] = {
 OVERVIEW = {"name", "state", "domains", "hosts", "served_on", "ca", "generation", "serial", "not_after", "renew_at",
             "spread_from", "window_start", "window_end", "explanation", "next_try", "reason",
             "error", "wave", "waits_for", "waits_until", "place", "places", "profile",
-            "revoked", "revoked_for", "issued_by", "asked_ca", "passed_over"}  # fmt: skip
+            "revoked", "revoked_for", "issued_by", "asked_ca", "passed_over",
+            "warning", "key_on"}  # fmt: skip
 
 
 @pytest.mark.parametrize("command", FIELDS)

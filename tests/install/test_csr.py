@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import AttributeOID, NameOID
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from certfleet.acme_ca.keys import make_csr
@@ -209,6 +209,7 @@ def test_no_base64(text: str) -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(1, 255))
+@example(9, 1)  # the version, which cryptography refuses in a way of its own
 @settings(deadline=None)
 def test_any_byte_changed(at: int, by: int) -> None:
     """One byte of it is another: refused, since its signature covers all of it."""
