@@ -31,7 +31,7 @@ UNDERSTOOD = frozenset({ExtensionOID.ISSUING_DISTRIBUTION_POINT, ExtensionOID.DE
 """Extensions of a list that may be critical (RFC 5280 §5.2)."""
 REMOVED = x509.ReasonFlags.remove_from_crl.value
 UNSPECIFIED = x509.ReasonFlags.unspecified.value
-UNREADABLE = (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+UNREADABLE = (ValueError, TypeError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,15 @@ def test_properties_are_set_all_or_none(fleet: Door, bundle: Path) -> None:
 
 FIELDS: dict[str, set[str]] = {
     "ls": {"apps"},
-    "info blog": {"app", "installations", "properties", "history", "external_accounts", "revocations"},
+    "info blog": {
+        "app",
+        "installations",
+        "properties",
+        "history",
+        "external_accounts",
+        "revocations",
+        "revocation_lists",
+    },
     "app list": {"apps"},
     "app show blog": {"app"},
     "host list": {"hosts"},
