@@ -42,6 +42,7 @@ SHORTEST, LONGEST = timedelta(minutes=10), timedelta(days=1)
 JITTER = 0.25
 """Share of EVERY by which looks differ: workers do not all ask in one minute, nor one server for all its lists."""
 HELD_UP = timedelta(minutes=2)
+HINTED = 100  # checks that workers are told of at once; ticks find the rest within seconds, and no queue overflows
 TURN = 60.0  # seconds that a look waits for other looks of this process to end
 
 
@@ -124,14 +125,13 @@ async def _looked(bench: Workbench, claim: Claim, known: WatchedList) -> Next:
     except CAError as error:
         after = missed(after, error, utcnow(), random.random())  # noqa: S311  no secret
         log.warning("revocation list", url=known.url, error=after.error, failures=after.failures)
+        unread = None  # the mark stays
     else:
         after = found(after, utcnow(), random.random())  # noqa: S311  no secret
-        if compared.left:
-            after = replace(after, etag="", modified="", next_look=utcnow() + BACK_OFF[0])
-        await book.save(claim, after, unread=None if compared.left else unread)
-        return Next(after.next_look, compared.members)
-    await book.save(claim, after)
-    return Next(after.next_look, compared.members)
+        if compared.left:  # in a moment, and in full
+            after, unread = replace(after, etag="", modified="", next_look=utcnow() + BACK_OFF[0]), None
+    await book.save(claim, after, unread=unread)
+    return Next(after.next_look, compared.members[:HINTED])
 
 
 async def _compare(bench: Workbench, claim: Claim, known: WatchedList, read: RevocationList) -> Compared:

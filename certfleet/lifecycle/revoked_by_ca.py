@@ -22,7 +22,6 @@ from certfleet.models import Certificate, dump, load, utcnow
 
 PAGE = 100  # certificates noted in one write
 AT_ONCE = 50  # questions to Redis under way; below the store's connections
-HINTED = 100  # checks that workers are told of at once; ticks find the rest within seconds, and no queue overflows
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ async def note(
         still = await fleet.crls.apps_of(known.name, [hit.said.serial for hit in page])
         left += [hit.said.serial for hit, app in zip(page, still, strict=True) if app is not None]
         members += told
-    return tuple(members[:HINTED]), left
+    return tuple(members), left
 
 
 async def _noted(fleet: Fleet, claim: Claim, known: WatchedList, hits: Sequence[Hit]) -> list[str]:

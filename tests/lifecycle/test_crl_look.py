@@ -4,131 +4,41 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certfleet.acme_ca.crl import distribution_point
 from certfleet.acme_ca.reasons import Reason
-from certfleet.agenda import Claim
 from certfleet.errors import CAMisbehaved, CAUnreachable, LeaseLost
 from certfleet.lifecycle import crl_look, revoked_by_ca
 from certfleet.lifecycle.crl_book import WatchedList, crl_member
-from certfleet.lifecycle.crl_look import look, watch
+from certfleet.lifecycle.crl_look import look
 from certfleet.lifecycle.ordering import LONG_AGO, make_order
-from certfleet.lifecycle.records import chain_name, check_member, order_member
+from certfleet.lifecycle.records import check_member, order_member
 from certfleet.lifecycle.revocations import Revocation
 from certfleet.lifecycle.withdrawal import SAFETY
-from certfleet.lifecycle.work import work
-from certfleet.lifecycle.workbench import Workbench, open_workbench
-from certfleet.models import App, Certificate, dump, utcnow
+from certfleet.models import Certificate, utcnow
 from certfleet.properties import effective
 from certfleet.settings import Settings
 from certfleet.store import Store
-from certfleet.vault import ensure_key
-from tests.certificate_records import record
-from tests.revoking_ca import ListServer, RevokingCA, list_server, part, point
+from tests.lifecycle.crl_desk import Desk, another, open_desk
+from tests.revoking_ca import RevokingCA, part, point
 
 FLAGS = x509.ReasonFlags
 NOW = datetime(2026, 11, 28, 10, tzinfo=UTC)
 LIST = WatchedList("ab", "http://lists.example/7.crl", "", next_look=NOW)
 
 
-@dataclass
-class Desk:
-    """Books, and a CA whose list is served."""
-
-    bench: Workbench
-    ca: RevokingCA
-    served: ListServer
-
-    async def have(self, name: str, generation: int = 1, issued: datetime | None = None) -> Certificate:
-        """An enabled app with a certificate that names the list."""
-        fleet = self.bench.fleet
-        app = App(name, (f"{name}.example.com",), ("web1",), enabled=True)
-        if await fleet.inventory.find_apps([name]) == {}:
-            await fleet.inventory.add_app(app)
-        leaf = self.ca.leaf(app.identifiers[0], points=[point(self.served.url)])
-        serial = f"{x509.load_pem_x509_certificate(leaf.encode()).serial_number:x}"
-        chain = chain_name(self.ca.certificate)
-        found = record(app, issued or utcnow(), generation=generation, serial=serial, leaf=leaf, chain=chain)
-        redis, key = fleet.store.redis, fleet.store.key
-        await redis.set(key("certificate", name), dump(found))
-        await redis.set(key("generation", name), generation)
-        await redis.set(key("chain", chain), self.ca.certificate)
-        return found
-
-    async def check(self, *certificates: Certificate) -> None:
-        """What each app's expiry check does about the list."""
-        agenda = self.bench.fleet.agenda
-        for certificate in certificates:
-            await agenda.schedule(check_member(certificate.app), LONG_AGO)
-            claim = await agenda.claim(check_member(certificate.app))
-            assert claim is not None
-            await watch(self.bench.fleet, claim, certificate, "")
-            await agenda.finish(claim, None)
-
-    async def watched(self, *names: str) -> list[Certificate]:
-        """Apps whose certificates are watched."""
-        found = [await self.have(name) for name in names]
-        await self.check(*found)
-        return found
-
-    def publish(self, *revoked: Certificate, reason: x509.ReasonFlags | None = None, **parts: Any) -> None:
-        """The CA's list from now on."""
-        entries = {int(one.serial, 16): reason for one in revoked}
-        self.served.content = self.ca.list(entries, extensions=[(part(self.served.url), True)], **parts)
-
-    async def look(self) -> tuple[str, ...]:
-        """The look now, due or not; what became due."""
-        return await work(self.bench, [Claim(crl_member(self.name), 0)], look)
-
-    @property
-    def name(self) -> str:
-        """Of the list."""
-        found = distribution_point(self.ca.leaf(points=[point(self.served.url)]))
-        assert found is not None
-        return found.name
-
-    async def known(self) -> WatchedList:
-        found = await self.bench.fleet.crls.get(self.name)
-        assert found is not None
-        return found
-
-    async def now(self, name: str) -> Certificate:
-        found = await self.bench.fleet.records.certificate(name)
-        assert found is not None
-        return found
-
-    async def is_watched(self, certificate: Certificate) -> bool:
-        return await self.bench.fleet.crls.apps_of(self.name, [certificate.serial]) != [None]
-
-    async def events(self, app: str) -> list[str]:
-        return [f"{one.event}: {one.detail}" for one in await self.bench.fleet.journal.latest(app)]
-
-
 @pytest.fixture
 async def desk(settings: Settings, store: Store) -> AsyncIterator[Desk]:
     """An empty list is published."""
     del store  # emptied
-    ensure_key(settings)
-    async with open_workbench(settings) as bench, list_server() as served:
-        opened = Desk(bench, RevokingCA(), served)
-        opened.publish()
+    async with open_desk(settings) as opened:
         yield opened
-
-
-@asynccontextmanager
-async def another(desk: Desk) -> AsyncIterator[Desk]:
-    """The same books in another process."""
-    async with open_workbench(desk.bench.fleet.settings) as bench:
-        yield replace(desk, bench=bench)
 
 
 async def test_one_fetch_for_all_apps_that_share_it(desk: Desk) -> None:
@@ -383,7 +293,7 @@ async def test_a_look_that_lost_its_claim_writes_nothing(desk: Desk) -> None:
 async def test_many_at_once_are_told_a_few_at_a_time(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """All are marked and due; no more messages than queues take."""
     monkeypatch.setattr(revoked_by_ca, "PAGE", 3)
-    monkeypatch.setattr(revoked_by_ca, "HINTED", 4)
+    monkeypatch.setattr(crl_look, "HINTED", 4)
     found = await desk.watched(*(f"a{number}" for number in range(10)))
     desk.publish(*found)
     assert len(await desk.look()) == 4
