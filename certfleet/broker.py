@@ -20,6 +20,7 @@ TASKS = {
     "crl": ("certfleet.revocation.look", "lists", EXPIRY),
     "dns": ("certfleet.dns.tidy", "apps", ORDERS),
     "gate": ("certfleet.admission.open", "gates", TICK),
+    "outage": ("certfleet.admission.retry", "cas", TICK),
     "host": ("certfleet.install.host", "hosts", INSTALL),
 }
 """Kind of agenda member -> its task, the argument that carries {name: fence}, its queue."""

@@ -8,8 +8,10 @@ CertfleetError
 ├── LeaseLost               somebody else holds this member now: stop, write nothing
 ├── VaultError              a sealed secret cannot be opened with the keys at hand
 ├── CAError                 the CA's fault or word
-│   ├── CAUnreachable       no answer: connection, TLS, time-out
+│   ├── CAUnreachable       no answer: connection, time-out
+│   │   └── CAUntrusted     its TLS certificate is not one that we trust
 │   ├── CAMisbehaved        an answer that is not what RFC 8555 says
+│   │   └── OrderUnreadable a new order is there, where is known, and its answer is garbled
 │   ├── SlowedDown          too many requests for now: wait until `retry_at`
 │   ├── RateLimited         a limit of the CA's has no token for this before `retry_at`
 │   └── AcmeProblem         a problem document (RFC 8555 §6.7), with Retry-After kept
@@ -73,8 +75,20 @@ class CAUnreachable(CAError):
     """No answer came: connection refused, TLS failure, time-out."""
 
 
+class CAUntrusted(CAUnreachable):
+    """Something answers that is not known to be the CA: a bundle is missing, or somebody is in between."""
+
+
 class CAMisbehaved(CAError):
     """An answer came that RFC 8555 does not allow."""
+
+
+class OrderUnreadable(CAMisbehaved):
+    """The CA made an order at `url`, and what it says of it cannot be read."""
+
+    def __init__(self, sentence: str, url: str) -> None:
+        super().__init__(sentence)
+        self.url = url
 
 
 class SlowedDown(CAError):

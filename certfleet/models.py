@@ -159,6 +159,8 @@ class OrderState(StrEnum):
     RETRY = "retry"
     LIMITED = "limited"
     """Held up by a limit of the CA's: not a failure."""
+    AWAY = "away"
+    """Waits for a CA that does not answer: it goes on when that does, as all others do."""
     PARKED = "parked"
     """Waits for a person."""
 
@@ -219,6 +221,8 @@ class Order:
     csr: str = ""
     """What that host made of its key: PKCS #10 in DER, base64. There before finalize, as `sealed_key` is."""
     attempts: int = 0
+    unanswered: int = 0
+    """Steps in a row to which the CA gave no answer, while others were answered."""
     failing_since: datetime | None = None
     """The first failure that only the owner can mend; None: there was none since somebody looked."""
     retry_at: datetime | None = None

@@ -13,6 +13,7 @@ from certfleet.acme_ca.keys import PublicHalf, spki_digest
 from certfleet.errors import CAMisbehaved
 from certfleet.identifiers import address_of
 
+BEGIN, END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 LENGTH = 10  # certificates above the leaf at most
 SHOWN = 200  # characters of an issuer's name, which reaches terminals and the journal
 
@@ -39,7 +40,10 @@ class Chain:
 
 
 def read_chain(body: bytes) -> Chain:
-    """A chain as the CA sent it, in PEM. Raises CAMisbehaved for what cannot be read."""
+    """A chain as the CA sent it, in PEM (RFC 8555 §9.1). Raises CAMisbehaved for what cannot be read, or was cut."""
+    # The parser passes over a block without an end: a chain cut in the middle would be one that lacks an issuer.
+    if not body.rstrip().endswith(END) or body.count(BEGIN) != body.count(END):
+        raise CAMisbehaved("the CA sent a certificate that cannot be read (it is cut off, or there is none)")
     try:
         leaf, *above = x509.load_pem_x509_certificates(body)
     except (ValueError, TypeError) as error:

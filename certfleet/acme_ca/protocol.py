@@ -20,7 +20,7 @@ from certfleet.acme_ca.eab import Binding, bind
 from certfleet.acme_ca.jws import b64
 from certfleet.acme_ca.keys import AccountKey, PublicHalf
 from certfleet.acme_ca.transport import AcmeURL, Transport
-from certfleet.errors import AcmeProblem, CAMisbehaved
+from certfleet.errors import AcmeProblem, CAMisbehaved, OrderUnreadable
 from certfleet.identifiers import address_of
 
 OrderStatus = Literal["pending", "ready", "processing", "valid", "invalid"]
@@ -189,13 +189,17 @@ async def new_order(
     """Ask for a certificate with these DNS names (§7.4) and IP addresses (RFC 8738), by a profile or the CA's default.
 
     The CA may answer with an order it already has. `replaces` names the certificate that it is to replace (RFC 9773 §5,
-    acme_ca/ari.py); empty: none.
+    acme_ca/ari.py); empty: none. Raises OrderUnreadable when only the order's URL can be read.
     """
     payload = messages.NewOrder(identifiers=[_identifier(name) for name in identifiers]).to_json()
     payload |= {name: value for name, value in (("profile", profile), ("replaces", replaces)) if value}
     url = (await transport.directory()).new_order
     answer = await transport.post(url, payload, signer.key, kid=signer.kid, kind="newOrder")
-    order = _order(answer, _location(transport, answer, "newOrder"))
+    where = _location(transport, answer, "newOrder")
+    try:
+        order = _order(answer, where)
+    except CAMisbehaved as error:
+        raise OrderUnreadable(str(error), where) from error
     if set(order.identifiers) != set(identifiers):
         raise CAMisbehaved(f"the CA made an order for {', '.join(order.identifiers)} instead of the names asked for")
     if profile and order.profile not in (profile, None):
@@ -262,6 +266,9 @@ async def download(
     """
     answer = await transport.post(url, None, signer.key, kid=signer.kid, kind="certificate")
     chain = read_chain(answer.body)
+    if not chain.above:  # few CAs issue below a root; a chain that was cut behind its leaf looks like that
+        again = await transport.post(url, None, signer.key, kid=signer.kid, kind="certificate")
+        chain = read_chain(again.body)
     require_fit(chain.leaf, key, identifiers)
     require_linked(chain)
     issuers = [chain.issuer]

@@ -34,7 +34,7 @@ from certfleet.acme_ca.keys import AccountKey
 from certfleet.acme_ca.pace import Pace
 from certfleet.acme_ca.profiles import Profiles
 from certfleet.acme_ca.resolver import make_resolver
-from certfleet.errors import AcmeProblem, CAMisbehaved, CAUnreachable
+from certfleet.errors import AcmeProblem, CAMisbehaved, CAUnreachable, CAUntrusted
 from certfleet.models import CA, utcnow
 
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)  # seconds, per request
@@ -100,8 +100,9 @@ class Turnstile(Protocol):
 class Transport:
     """The way to one CA: `post` signs and sends; everything else is learned from the answers.
 
-    `requests` counts what was sent, by kind. `ready` and `valid` are the paces at which this CA validates
-    challenges and issues certificates.
+    `requests` counts what was sent, by kind; `heard` how many signed requests the CA has dealt with, whatever it said
+    (not 5xx, not a refused nonce). `ready` and `valid` are the paces at which this CA validates challenges and issues
+    certificates.
     """
 
     def __init__(self, ca: CA, *, nameservers: Sequence[str] = (), turnstile: Turnstile | None = None) -> None:
@@ -111,6 +112,7 @@ class Transport:
         """
         self.ca = ca
         self.requests: Counter[str] = Counter()
+        self.heard = 0
         self.ready = Pace()
         self.valid = Pace()
         context = ssl.create_default_context(cadata=ca.bundle)
@@ -130,7 +132,7 @@ class Transport:
         self._nonces: deque[str] = deque(maxlen=NONCES_KEPT)
         self._directory: Directory | None = None
         self._directory_until = 0.0
-        self._directory_lock = asyncio.Lock()
+        self._reading: asyncio.Task[Directory] | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -146,12 +148,18 @@ class Transport:
 
     async def directory(self) -> Directory:
         """The CA's directory; asked for once a day, and again after the CA was unreachable or talked nonsense."""
-        if self._directory is None or time.monotonic() >= self._directory_until:
-            async with self._directory_lock:
-                if self._directory is None or time.monotonic() >= self._directory_until:
-                    self._directory = await self._fetch_directory()
-                    self._directory_until = time.monotonic() + DIRECTORY_KEPT
-        return self._directory
+        if self._directory is not None and time.monotonic() < self._directory_until:
+            return self._directory
+        if self._reading is None:  # whoever wants it meanwhile shares what comes of it, also a failure
+            self._reading = asyncio.create_task(self._fetch_directory())
+            self._reading.add_done_callback(self._read)
+        return await asyncio.shield(self._reading)
+
+    def _read(self, reading: asyncio.Task[Directory]) -> None:
+        self._reading = None
+        if not reading.cancelled() and reading.exception() is None:
+            self._directory = reading.result()
+            self._directory_until = time.monotonic() + DIRECTORY_KEPT
 
     def doubt_directory(self, fresh: float = 0.0) -> None:
         """Read the directory again before its next use, unless it was read within the last `fresh` seconds."""
@@ -188,8 +196,10 @@ class Transport:
                 if problem.type == "badNonce" and attempt < BAD_NONCE_TRIES:
                     continue
                 self._keep(nonce)
+                self.heard += problem.status < HTTPStatus.INTERNAL_SERVER_ERROR and problem.type != "badNonce"
                 raise
             self._keep(nonce)
+            self.heard += 1
             return answer
         raise AssertionError  # the last attempt returns or raises
 
@@ -291,7 +301,9 @@ class Transport:
             raise CAMisbehaved(f"the CA {self.ca.name} sent what is not HTTP ({type(error).__name__})") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self._directory_until = 0.0
-            raise CAUnreachable(f"the CA {self.ca.name} cannot be reached: {reason_of(error)}") from error
+            untrusted = isinstance(error, aiohttp.ClientConnectorCertificateError)
+            kind_of_error = CAUntrusted if untrusted else CAUnreachable
+            raise kind_of_error(f"the CA {self.ca.name} cannot be reached: {reason_of(error)}") from error
         except CAMisbehaved:
             self._directory_until = 0.0
             raise

@@ -113,6 +113,10 @@ class Admission:
         if standing is not Standing.FREE:
             await self.bench.fleet.rooms.ordered(self.asking.app)
 
+    async def counted(self) -> None:
+        """The CA has issued the certificate, and it cannot be had yet."""
+        await self.bench.fleet.rooms.counted(self.asking.app)
+
     async def uncounted(self) -> None:
         """The CA would not have this order, and has given back what it had counted."""
         await self.bench.fleet.rooms.refused(self.asking.app, (), utcnow())

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from datetime import timedelta
 from http import HTTPStatus
 
 from certfleet.acme_ca import protocol
@@ -23,12 +24,14 @@ from certfleet.acme_ca.pace import Pace, poll
 from certfleet.acme_ca.protocol import AcmeOrder, Issued
 from certfleet.agenda import Claim
 from certfleet.ca_list import ca_of
-from certfleet.errors import AcmeProblem, CAMisbehaved, SlowedDown, UnknownName
+from certfleet.errors import AcmeProblem, CAError, CAMisbehaved, OrderUnreadable, SlowedDown, UnknownName
 from certfleet.lifecycle import host_key, txt
 from certfleet.lifecycle.admission import admission
 from certfleet.lifecycle.ahead import look_ahead
+from certfleet.lifecycle.authorizations import authorizations, invalid
 from certfleet.lifecycle.issued import afterwards, store
 from certfleet.lifecycle.key_reuse import has_leaked, reused_key
+from certfleet.lifecycle.outage import answering, require_answering
 from certfleet.lifecycle.passing import held_up
 from certfleet.lifecycle.proving import prove
 from certfleet.lifecycle.renewal import renew_at
@@ -36,14 +39,15 @@ from certfleet.lifecycle.renewal_info import FIRST_LOOK
 from certfleet.lifecycle.replacement import as_replacement, not_replacing, note_refusal
 from certfleet.lifecycle.run import Run
 from certfleet.lifecycle.setback import PATIENCE
-from certfleet.lifecycle.trouble import EXPECTED, OrderInvalid, Parked
-from certfleet.lifecycle.wishes import as_wished, without_url
+from certfleet.lifecycle.trouble import EXPECTED, OrderInvalid, OrderUseless, Parked, Unanswered, not_to_be_had
+from certfleet.lifecycle.wishes import as_wished
 from certfleet.lifecycle.work import CASlow, Next, Waiting
 from certfleet.lifecycle.workbench import Workbench
 from certfleet.limits.refusals import paused
 from certfleet.models import App, Certificate, Order, OrderState, utcnow
 from certfleet.properties import effective, parse_grace
 
+STUCK = timedelta(minutes=1)  # an order that is pending for longer is asked what for
 ROUNDS = 8  # states that one run may go through; a CA that jumps about more often than that is not believed
 
 
@@ -65,8 +69,10 @@ async def advance(bench: Workbench, claim: Claim) -> Next:
         return Next(None, await txt.settled(fleet, app))
     properties = effective(app.properties, await fleet.inventory.properties())
     order = as_wished(order, app, properties)
+    served = await fleet.records.certificate(app.name)
     try:
-        certificate = await _drive(bench, claim, app, order, properties)
+        async with answering(bench, bench.transport(ca_of(order.ca, properties)), order, served, properties):
+            certificate = await _drive(bench, claim, app, order, properties, served=served)
     except (Waiting, *EXPECTED) as stop:
         return await held_up(bench, claim, app, properties, stop)
     due = renew_at(certificate, parse_grace(properties["graceperiod"]))
@@ -75,10 +81,17 @@ async def advance(bench: Workbench, claim: Claim) -> Next:
     return Next(None, await afterwards(fleet, app, due) + await txt.settled(fleet, app))
 
 
-async def _drive(bench: Workbench, claim: Claim, app: App, order: Order, properties: dict[str, str]) -> Certificate:
+async def _drive(
+    bench: Workbench,
+    claim: Claim,
+    app: App,
+    order: Order,
+    properties: dict[str, str],
+    *,
+    served: Certificate | None,
+) -> Certificate:
     ca = ca_of(order.ca, properties)
     transport = bench.transport(ca)
-    served = await bench.fleet.records.certificate(app.name)
     if order.url is None:  # before it takes a token, or a place in a line
         order = await look_ahead(bench, transport, app, order, properties)
     agreed = properties["agree-tos"] == "on"
@@ -109,7 +122,11 @@ async def _to_its_end(run: Run) -> Certificate:
             case "processing":
                 acme = await _polled(run, run.transport.valid, lambda seen: seen.status != "processing", acme)
             case "valid":
-                issued = await _download(run, acme)
+                try:
+                    issued = await _download(run, acme)
+                except CAError as error:
+                    await run.admission.counted()  # by the CA, whether we get it or not
+                    raise not_to_be_had(error) from error
                 fleet, account = run.bench.fleet, run.signer.kid
                 certificate = await store(
                     fleet, run.claim, run.app, run.order, issued, account=account, served=run.served
@@ -117,7 +134,7 @@ async def _to_its_end(run: Run) -> Certificate:
                 await run.admission.issued()
                 return certificate
             case "invalid":
-                raise await _invalid(run, acme)
+                raise await invalid(run, acme)
     raise CAMisbehaved(f"the order did not come to an end in {ROUNDS} steps")
 
 
@@ -127,6 +144,7 @@ async def _made(run: Run) -> AcmeOrder:
         return await protocol.get_order(run.transport, run.signer, run.order.url)
     async with run.admission.turn(run.standing):
         try:
+            await require_answering(run.bench, run.transport, run.order, run.served, run.properties)
             acme = await protocol.new_order(
                 run.transport,
                 run.signer,
@@ -144,9 +162,13 @@ async def _made(run: Run) -> AcmeOrder:
             if run.order.replaces and not_replacing(problem):
                 raise await _not_replacing(run, problem) from problem
             raise
-        except SlowedDown:  # it was not sent
+        except (SlowedDown, Unanswered):  # it was not sent
             await run.admission.uncounted()
             raise
+        except OrderUnreadable as error:
+            await run.save(url=error.url, since=utcnow(), state=OrderState.PENDING)
+            await run.admission.ordered(run.standing)
+            return await protocol.get_order(run.transport, run.signer, error.url)
         await run.save(
             url=acme.url,
             authorizations=acme.authorizations,
@@ -214,9 +236,10 @@ def _kept_key(run: Run) -> CertificateKey | None:
 
 async def _download(run: Run, acme: AcmeOrder) -> Issued:
     key = host_key.kept_key(run.bench.vault, run.order)
-    if key is None or acme.certificate is None:
-        run.order = without_url(run.order)
-        raise CAMisbehaved("the CA's order is valid, but not by a request of ours: a new one is made")
+    if key is None:
+        raise OrderUseless("the CA's order is valid, but not by a request of ours: a new one is made")
+    if acme.certificate is None:
+        raise CAMisbehaved("the CA's order is valid, and names no certificate")
     if has_leaked(key, run.served):
         raise OrderInvalid("it was asked for with a key that has leaked since: a new order is made")
     preferred = run.properties["preferred-chain"]
@@ -241,22 +264,8 @@ async def _polled(run: Run, pace: Pace, done: Callable[[AcmeOrder], bool], acme:
     await run.save()
     shortest, longest = PATIENCE
     now = utcnow()
+    if acme.status == "pending" and now - (run.order.since or now) > STUCK:
+        await authorizations(run, acme)
     at = now + min(max((now - (run.order.since or now)) / 4, shortest), longest)
     asked = (seen or acme).retry_at
     raise CASlow(max(at, asked) if asked else at)
-
-
-async def _invalid(run: Run, acme: AcmeOrder) -> OrderInvalid:
-    """Why the CA gave the order up: its own word, else that of the authorization that failed."""
-    problems = [acme.error] if acme.error else []
-    evidence, failed = [str(problem) for problem in problems], []
-    for url in acme.authorizations:
-        authorization = await protocol.get_authorization(run.transport, run.signer, url)
-        if authorization.status == "invalid":
-            failed.append(authorization.identifier)
-        if authorization.error:
-            problems.append(authorization.error)
-            evidence.append(f"{authorization.identifier}: {authorization.error}")
-    await run.admission.failed(failed)
-    types = {problem.type for problem in problems} | {part.type for one in problems for part in one.subproblems}
-    return OrderInvalid("the CA refused: " + ("; ".join(evidence) or "without a reason"), types)

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 
 from certfleet.ca_list import asked_ca
 from certfleet.errors import AcmeProblem, CAError, CARefuses, SlowedDown
-from certfleet.lifecycle.trouble import OrderInvalid, Parked, is_owners
+from certfleet.lifecycle.trouble import OrderInvalid, Parked, Unanswered, is_owners
 from certfleet.lifecycle.wishes import without_url
 from certfleet.models import CA, Cause, Certificate, Order, Passed
 
@@ -71,6 +71,8 @@ def obstacle_of(error: Exception) -> Obstacle | None:  # noqa: PLR0911  one line
             return Obstacle(Cause.LIMITED, str(error), error.retry_at)
         case AcmeProblem(retry_at=None) if _refuses(error):
             return Obstacle(Cause.REFUSED, str(error))
+        case Unanswered(outage=outage):
+            return Obstacle(Cause.AWAY, str(error), error.retry_at, since=outage.since if outage else None)
         case CAError() if not is_owners(error):
             return Obstacle(Cause.AWAY, str(error), error.retry_at)
         case _:
@@ -190,6 +192,7 @@ def _at(order: Order, ca: CA, passed: Sequence[Passed], choice: Choice) -> Order
         profile=order.unoffered or order.profile,
         unoffered="",
         attempts=order.rounds,
+        unanswered=0,
         turn_ends=None,
         settled=False,
         retry_at=None,

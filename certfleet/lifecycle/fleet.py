@@ -16,6 +16,7 @@ from certfleet.lifecycle.records import Records
 from certfleet.lifecycle.revocations import Revocations
 from certfleet.lifecycle.spreading import Spreading
 from certfleet.lifecycle.written import TXTBook
+from certfleet.limits.outages import Outages
 from certfleet.limits.overrides import LimitsBook
 from certfleet.limits.rooms import Rooms
 from certfleet.settings import Settings
@@ -35,6 +36,7 @@ class Fleet:
     journal: Journal
     limits: LimitsBook
     rooms: Rooms
+    outages: Outages
     errands: Errands
     revocations: Revocations
     dns: CredentialsBook
@@ -66,6 +68,7 @@ async def open_fleet(settings: Settings, patience: float = PATIENCE) -> AsyncIte
             journal=Journal(store),
             limits=LimitsBook(store),
             rooms=Rooms(store, agenda),
+            outages=Outages(store, agenda),
             errands=Errands(store),
             revocations=Revocations(store),
             dns=CredentialsBook(store),

@@ -10,9 +10,10 @@ from certfleet.acme_ca import protocol
 from certfleet.acme_ca.account_records import known_account
 from certfleet.acme_ca.challenges import dns01, dns_persist01
 from certfleet.acme_ca.challenges.http01 import key_authorization
-from certfleet.acme_ca.protocol import AcmeOrder, Authorization, Challenge
+from certfleet.acme_ca.protocol import AcmeOrder, Challenge
 from certfleet.errors import CAMisbehaved, CARefuses
 from certfleet.lifecycle import txt
+from certfleet.lifecycle.authorizations import authorizations
 from certfleet.lifecycle.publishing import hand_out, wish
 from certfleet.lifecycle.run import Run
 from certfleet.lifecycle.standing import ends, look, require_standing, zones_for
@@ -38,11 +39,8 @@ async def prove(run: Run, acme: AcmeOrder) -> None:
 
 async def _challenges(run: Run, acme: AcmeOrder) -> Challenges:
     """The challenge to answer for each name that is still to be proven, a wildcard and its own name one each."""
-    found: list[Authorization] = await asyncio.gather(
-        *(protocol.get_authorization(run.transport, run.signer, url) for url in acme.authorizations)
-    )
     wanted, challenges = run.properties["challenge"], []
-    for authorization in found:
+    for authorization in await authorizations(run, acme):
         if authorization.status == "pending":
             challenge = authorization.offered(wanted)
             if challenge is None:

@@ -12,25 +12,43 @@ from certfleet.errors import (
     CAError,
     CAMisbehaved,
     CAUnreachable,
+    CAUntrusted,
     OwnerError,
     SlowedDown,
     VaultError,
 )
 from certfleet.lifecycle.renewal import BACK_OFF, retry_after
+from certfleet.limits.outages import Outage
 
 RATE_LIMITED = timedelta(hours=1)  # when the CA says `rateLimited` and not until when
-SOON = timedelta(
-    seconds=5
-)  # for what a new request mends: a cut connection, an order or account that the CA has forgotten
+SOON = timedelta(seconds=5)  # for what a new request mends: a cut connection, an order or account the CA has forgotten
+GARBLED = 4  # failures of an order in a row until answers that nobody can read cost it its place at the CA
 
 
-class OrderInvalid(CAError):
-    """The CA gave the order up (RFC 8555 §7.1.6): it takes a new one."""
+class OrderUseless(CAError):
+    """Nothing comes of the CA's order any more: it takes a new one."""
+
+
+class OrderInvalid(OrderUseless):
+    """The CA gave the order up (RFC 8555 §7.1.6)."""
 
     def __init__(self, sentence: str, types: Iterable[str] = ()) -> None:
         """`types`: of the problems that the CA named."""
         super().__init__(sentence)
         self.types = frozenset(types)
+
+
+class Unanswered(CAError):
+    """The CA did not answer; with an `outage` nothing was sent, or nobody else sends anything before it answers."""
+
+    def __init__(
+        self, sentence: str, outage: Outage | None, failures: int = 0, retry_at: datetime | None = None
+    ) -> None:
+        """`failures`: requests in a row, of whichever orders, to which it gave no answer."""
+        super().__init__(sentence)
+        self.outage = outage
+        self.failures = failures
+        self.retry_at = retry_at
 
 
 class InVain(CAError):
@@ -64,6 +82,31 @@ def is_owners(error: Exception) -> bool:
     return isinstance(error, OwnerError | OrderInvalid)
 
 
+def is_silence(error: Exception) -> bool:
+    """Whether the CA itself could not answer (connection, time-out, 5xx), so that no other order fares better.
+
+    A 503 with Retry-After is its limit on requests, for which all wait as it says (limits/requests.py). One that
+    refuses a dozen fresh nonces in a row deals with nobody.
+    """
+    if isinstance(error, AcmeProblem):
+        busy = error.status == HTTPStatus.SERVICE_UNAVAILABLE and error.retry_at is not None
+        return error.type == "badNonce" or (error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not busy)
+    return isinstance(error, CAUnreachable) and not isinstance(error, CAUntrusted)
+
+
+def not_to_be_had(error: CAError) -> CAError:
+    """The failure of a download: where the CA does not find what it has issued, another order is not what helps."""
+    if isinstance(error, AcmeProblem) and error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
+        return CAMisbehaved(f"the certificate is issued, but cannot be fetched: {error}")
+    return error
+
+
+def may_have_issued(error: Exception) -> bool:
+    """Whether a failure after finalize leaves open what the CA made of it: then its tokens count as spent."""
+    gone = isinstance(error, AcmeProblem) and error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
+    return gone or isinstance(error, CAMisbehaved)
+
+
 EXPECTED = (CAError, OwnerError, VaultError)
 
 
@@ -80,7 +123,7 @@ class Trouble:
     """A limit of the CA's, and no failure: it goes on at `at`."""
 
 
-def sort(error: Exception, attempts: int, now: datetime, longest: timedelta = BACK_OFF[-1]) -> Trouble:  # noqa: PLR0911  one line per fault reads best
+def sort(error: Exception, attempts: int, now: datetime, longest: timedelta = BACK_OFF[-1]) -> Trouble:  # noqa: C901, PLR0911  one line per fault reads best
     """Sort a failure; `attempts` counts failures in a row, this one included; `longest` is our own longest wait."""
     back_off = now + retry_after(attempts, longest)
     match error:
@@ -101,7 +144,11 @@ def sort(error: Exception, attempts: int, now: datetime, longest: timedelta = BA
         case AcmeProblem() | CAUnreachable():
             asked = max(error.retry_at, now + SOON) if error.retry_at else back_off
             return Trouble(str(error), asked, new_order=False)
-        case OrderInvalid() | CAMisbehaved():
+        case OrderInvalid():
             return Trouble(str(error), back_off, new_order=True)
+        case OrderUseless():
+            return Trouble(str(error), back_off if attempts > 1 else now + SOON, new_order=True)
+        case CAMisbehaved():  # what was garbled once may come whole: only in the end it takes another order
+            return Trouble(str(error), back_off if attempts > 1 else now + SOON, new_order=attempts > GARBLED)
         case _:
             return Trouble(str(error), back_off, new_order=False)

@@ -41,6 +41,7 @@ def as_wished(order: Order, app: App, properties: Mapping[str, str]) -> Order:
         passed_over=passed,
         turn_ends=None,
         settled=False,
+        unanswered=0,
     )
 
 

@@ -142,6 +142,10 @@ class Rooms:
         """The CA has answered newOrder with an order."""
         await self._step(self._keys, self._words("ordered", app))
 
+    async def counted(self, app: str) -> None:
+        """The CA has issued the certificate, which cannot be had yet: its tokens are spent whatever becomes of it."""
+        await self._step(self._keys, self._words("counted", app))
+
     async def completed(self, app: str) -> None:
         """The order is gone because its certificate is there, and whoever stored it could not say `issued`."""
         await self._step(self._keys, self._words("issued", app, ""))

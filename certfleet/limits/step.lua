@@ -3,6 +3,7 @@
 -- ARGV[3..4]  verb, app; what follows belongs to the verb:
 --   send               before newOrder              -> {go} {busy} {waiting} or {state}
 --   ordered            newOrder has answered: the CA counted it
+--   counted            the CA has issued it, and it cannot be had yet: counted, and nothing of it is given back any more
 --   issued charges     the certificate is there: the CA counted it. `charges` hold when there is no record any more
 --   refused till line...  the CA answered newOrder 429: nothing was counted, and none of these buckets (charges) has a
 --                      token before `till`
@@ -83,6 +84,14 @@ local function ordered()
   redis.call("HDEL", key_of("admission", app), "sent")
 end
 
+local function counted()
+  each(charges, "oi", settle)
+  each(charges, "n", count)
+  give_up_turns(app, charges)
+  redis.call("HSET", key_of("admission", app), "state", "ordered", "charges", "")
+  redis.call("HDEL", key_of("admission", app), "sent")
+end
+
 local function issued()
   if record and record.state ~= "waiting" then
     each(charges, "oi", settle)
@@ -124,6 +133,8 @@ elseif verb == "send" then
   return send()
 elseif verb == "ordered" then
   if record.state == "admitted" then ordered() end
+elseif verb == "counted" then
+  if record.state ~= "waiting" then counted() end
 elseif verb == "leave" then
   leave(app, record)
 else
