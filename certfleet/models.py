@@ -6,9 +6,11 @@ validated before it becomes one of these (inventory.py), CA answers in acme_ca/.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
@@ -373,9 +375,12 @@ def load(kind: type[Record], text: str | bytes) -> Record:
     return value
 
 
+_now: Callable[[], datetime] = partial(datetime.now, UTC)  # another one in simulations only
+
+
 def utcnow() -> datetime:
     """Now, in UTC and aware."""
-    return datetime.now(UTC)
+    return _now()
 
 
 def microseconds(moment: datetime) -> int:

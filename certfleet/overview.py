@@ -10,6 +10,7 @@ from certfleet.acme_ca.presets import name_of
 from certfleet.lifecycle.renewal import Slot, current, due_time, renewal_time
 from certfleet.lifecycle.waves import hosts_named, parse_waves, rollout
 from certfleet.limits.line import Place
+from certfleet.limits.outages import Outage
 from certfleet.limits.words import meaning
 from certfleet.models import App, Certificate, Installation, Order, OrderState, Passed, Renewal
 from certfleet.properties import parse_grace
@@ -24,6 +25,7 @@ class State(StrEnum):
     PARKED = "parked"
     FAILING = "failing"
     LIMITED = "limited"
+    AWAY = "away"
     ORDERING = "ordering"
     INSTALLING = "installing"
     SERVED = "served"
@@ -66,6 +68,8 @@ class Overview:
     """Its place in the waiting room; 1 is next."""
     places: int | None
     """How many wait there."""
+    away_since: datetime | None
+    """Since when its CA has not answered, for which it waits; `waits_until` is when that is tried again."""
     profile: str | None
     """The profile that the newest certificate was asked for by; None: the CA's default, or there is none."""
     warning: str | None
@@ -92,12 +96,14 @@ def overview(
     installations: dict[str, Installation],
     *,
     place: Place | None = None,
+    outage: Outage | None = None,
     told: Renewal | None = None,
     warning: str | None = None,
     slot: Slot | None = None,
 ) -> Overview:
-    """Put an app's records together; `place`: where its order waits for tokens, `told`: what the CA said of renewal.
+    """Put an app's records together.
 
+    `place`: where its order waits for tokens; `outage`: that of its order's CA; `told`: what that said of renewal.
     `warning`: what was found at its standing records, if these are how its names are proven. `slot`: the time that its
     renewal was given among all others.
     """
@@ -113,9 +119,12 @@ def overview(
     if order and order.retry_at and not order.held:
         tries.append(order.retry_at)
     held = order if order and order.held and order.retry_at and not place else None
+    away = outage if order and order.state is OrderState.AWAY else None
     return Overview(
         name=app.name,
-        state=_state(app, order, bool(failing), generation, served_on, limited=bool(place or held)),
+        state=_state(
+            app, order, bool(failing), generation, served_on, limited=bool(place or held), away=away is not None
+        ),
         domains=app.shown or app.identifiers,
         hosts=app.hosts,
         served_on=served_on,
@@ -133,9 +142,10 @@ def overview(
         error=(order.error if order and order.error else None) or _first_few(failing),
         wave=_wave(app, properties, generation, installations),
         waits_for=meaning(place.bucket) if place else held.held if held else None,
-        waits_until=place.at if place else held.retry_at if held else None,
+        waits_until=place.at if place else held.retry_at if held else away.next_try if away else None,
         place=place.place if place else None,
         places=place.waiting if place else None,
+        away_since=away.since if away else None,
         profile=(certificate.profile or None) if certificate else None,
         warning=warning if properties["challenge"] == "dns-persist-01" else None,
         revoked=certificate.revoked if certificate else None,
@@ -171,6 +181,7 @@ def _state(  # noqa: PLR0911  one line per state reads best
     served_on: int,
     *,
     limited: bool,
+    away: bool,
 ) -> State:
     if not app.enabled:
         return State.DISABLED
@@ -180,6 +191,8 @@ def _state(  # noqa: PLR0911  one line per state reads best
         return State.FAILING
     if limited:
         return State.LIMITED
+    if away:
+        return State.AWAY
     if order:
         return State.ORDERING
     if generation and served_on < len(app.hosts):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from certfleet.cli.output import moment, print_json, print_table
+from certfleet.cli.output import away, moment, print_json, print_table
 from certfleet.cli.session import ask, raise_usage
 
 app = typer.Typer(help="Limits: what a CA takes of us.", invoke_without_command=True, rich_markup_mode=None)
@@ -25,14 +25,19 @@ def limits(context: typer.Context, as_json: AsJSON = False) -> None:
     """Show the CA's limits as they stand now.
 
     Each bucket in use: tokens left, when it is full again, how many orders wait for it, and when the
-    last of these is served.
+    last of these is served. Before them each CA that does not answer.
     """
     if context.invoked_subcommand is not None:
         return
     found = ask(lambda client: client.buckets())
+    outages = ask(lambda client: client.outages())
     if as_json:
-        print_json(buckets=found)
-    elif not found:
+        print_json(buckets=found, outages=outages)
+        return
+    for outage in outages:
+        waits = "1 order waits" if outage.waiting == 1 else f"{outage.waiting} orders wait"
+        typer.echo(f"{outage.directory}: {away(outage.since, outage.next_try)}; {waits}")
+    if not found:
         typer.echo("No limit is in use: everything is full, and nobody waits.")
     else:
         rows = [

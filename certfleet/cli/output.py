@@ -24,6 +24,7 @@ STYLES = {
     "failing": "bold red",
     "parked": "bold red",
     "limited": "cyan",
+    "away": "cyan",
     "ordering": "yellow",
     "installing": "yellow",
     "waiting": "yellow",
@@ -111,11 +112,19 @@ def instead(view: Overview) -> str:
 
 def waiting(view: Overview) -> str:
     """What it waits for, when its turn comes, and how many are before it."""
+    if view.away_since is not None:
+        return away(view.away_since, view.waits_until)
     if view.waits_for is None:
         return ""
     when = f", at {moment(view.waits_until)}" if view.waits_until else ""
     place = f", {_nth(view.place)} of {view.places}" if view.place and view.places else ""
     return f"waiting for {view.waits_for}{when}{place}"
+
+
+def away(since: datetime, next_try: datetime | None) -> str:
+    """A CA that does not answer; no more than an hour lies between two tries."""
+    again = f"tried again at {next_try:%H:%M:%S}" if next_try and next_try > utcnow() else "being tried just now"
+    return f"the CA does not answer since {since:%Y-%m-%d %H:%M} UTC, {again}"
 
 
 def _nth(number: int) -> str:

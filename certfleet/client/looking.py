@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from certfleet.acme_ca.presets import presets
+from certfleet.acme_ca.presets import presets, resolve_ca
 from certfleet.journal import Entry
 from certfleet.lifecycle.estimate import Estimate
 from certfleet.lifecycle.forecast import estimate
 from certfleet.lifecycle.limiting import Publication, Rule, rules, set_limits
 from certfleet.lifecycle.whatif import what_if
 from certfleet.limits.line import Lines
+from certfleet.limits.outages import Outage
 from certfleet.limits.view import BucketInUse, buckets_in_use
-from certfleet.models import App, Installation, utcnow
+from certfleet.models import App, Installation, Order, OrderState, utcnow
 from certfleet.overview import Overview, State, overview
 from certfleet.plan import Planned
 from certfleet.properties import effective
@@ -50,6 +51,7 @@ class Looks(AppRequests):
         installations = await self._fleet.records.installations_of(names)
         warned = await self._fleet.records.warnings(names)
         places = await (lines or Lines(self._fleet.store)).places(list(orders))
+        outages = await self._outages_of(orders.values())
         return [
             overview(
                 app,
@@ -58,12 +60,19 @@ class Looks(AppRequests):
                 orders.get(app.name),
                 installations[app.name],
                 place=places.get(app.name),
+                outage=outages.get(app.name),
                 told=renewals.get(app.name),
                 warning=warned.get(app.name),
                 slot=slots.get(app.name),
             )
             for app in apps
         ]
+
+    async def _outages_of(self, orders: Iterable[Order]) -> dict[str, Outage | None]:
+        """By app, what the orders wait for that wait for a CA to answer."""
+        away = {order.app: resolve_ca(order.ca).directory for order in orders if order.state is OrderState.AWAY}
+        found = {directory: await self._fleet.outages.of(directory) for directory in set(away.values())}
+        return {app: found[directory] for app, directory in away.items()}
 
     async def installations(self, name: str) -> list[Installation]:
         """What is wanted, installed and served on each host of an app. Raises UnknownName."""
@@ -153,6 +162,10 @@ class Looks(AppRequests):
         """The CA's limits as they stand: each bucket that is not full, or that somebody waits for."""
         directories = {name: preset.directory for name, preset in presets().items()}
         return await buckets_in_use(self._fleet.store, self._fleet.limits, directories)
+
+    async def outages(self) -> list[Outage]:
+        """Each CA that does not answer, the longest first; one order at a time tries it."""
+        return await self._fleet.outages.all()
 
     async def limits(self, ca: str | None = None) -> tuple[Publication, list[Rule]]:
         """The limits that hold at a CA, and where they come from. Raises UsageError."""

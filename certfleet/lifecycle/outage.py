@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import datetime
 
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.acme_ca.transport import Transport
@@ -35,7 +34,7 @@ async def require_answering(
     """Raise Unanswered while the CA is away, unless it is this order's turn to try; it is let go when that is back."""
     outage = await bench.fleet.outages.enter(transport.ca.directory, order.app, _rank(order, served, properties))
     if outage is not None:
-        raise Unanswered(told(outage.since, outage.next_try), outage)
+        raise Unanswered(told(outage), outage)
 
 
 @asynccontextmanager
@@ -108,12 +107,6 @@ async def _waits(bench: Workbench, app: str, directory: str) -> bool:
         return False
 
 
-def told(since: datetime, next_try: datetime) -> str:
+def told(outage: Outage) -> str:
     """A CA that is away, for a person."""
-    return f"the CA does not answer since {since:%Y-%m-%d %H:%M} UTC, tried again at {next_try:%H:%M:%S}"
-
-
-def sentence(outage: Outage) -> str:
-    """The same, with its name and who waits."""
-    waits = "1 order waits" if outage.waiting == 1 else f"{outage.waiting} orders wait"
-    return f"{outage.directory}: {told(outage.since, outage.next_try)}; {waits}"
+    return f"the CA does not answer since {outage.since:%Y-%m-%d %H:%M} UTC, tried again at {outage.next_try:%H:%M:%S}"

@@ -37,6 +37,8 @@ SHORTEST, LONGEST = timedelta(minutes=1), timedelta(days=1)
 """Bounds of what the CA may ask for by Retry-After (RFC 9773 §4.3.2)."""
 WITHOUT_ANSWER = timedelta(hours=6)
 """Between two looks when the CA did not say, and when it goes on failing (RFC 9773 §4.3.3)."""
+WHILE_AWAY = timedelta(minutes=10)
+"""Between two looks while the CA is known not to answer: nobody asks it then."""
 JUST_ISSUED = timedelta(hours=1)
 """No certificate younger than this is renewed for what the CA said first of it."""
 MICROSECOND = timedelta(microseconds=1)
@@ -57,6 +59,10 @@ async def look_at_renewal(
     known = current(certificate, (await records.renewals([app.name])).get(app.name))
     if not is_to_be_asked(certificate, known, utcnow()):
         return known
+    if await bench.fleet.outages.of(ca.directory) is not None:
+        found = replace(known or Renewal(certificate.generation, next_look=utcnow()), next_look=utcnow() + WHILE_AWAY)
+        await records.save_renewal(claim, app.name, found)
+        return found
     try:
         info = await _ask(bench.transport(ca), certificate)
     except CAError as error:

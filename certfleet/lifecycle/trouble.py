@@ -149,6 +149,7 @@ def sort(error: Exception, attempts: int, now: datetime, longest: timedelta = BA
         case OrderUseless():
             return Trouble(str(error), back_off if attempts > 1 else now + SOON, new_order=True)
         case CAMisbehaved():  # what was garbled once may come whole: only in the end it takes another order
-            return Trouble(str(error), back_off if attempts > 1 else now + SOON, new_order=attempts > GARBLED)
+            again = SOON if attempts == 1 else retry_after(attempts - 1, longest)
+            return Trouble(str(error), now + again, new_order=attempts > GARBLED)
         case _:
             return Trouble(str(error), back_off, new_order=False)

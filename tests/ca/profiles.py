@@ -31,6 +31,10 @@ class Profiles:
         """What each newOrder asked for that was accepted, in order."""
         return list(self._asked)
 
+    def of(self, order: str) -> str:
+        """The profile of an order; empty: none."""
+        return self._orders.get(order, "")
+
     def refuses(self, profile: str) -> bool:
         """Whether a newOrder with this profile is `invalidProfile`; a CA without profiles ignores the field."""
         return bool(self.offered) and (profile not in self.offered or profile in self.hidden)

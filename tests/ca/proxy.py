@@ -1,6 +1,7 @@
 """The proxy before Pebble that enforces the limits: `python -m tests.ca.proxy`, with the arguments of the demo's front.
 
-Each request passes in this order: an ordered slow-down, requests per second, ordered answers, the limits, Pebble.
+Each request passes in this order: faults that keep it from the CA, an ordered slow-down, requests per second, ordered
+answers, the limits, Pebble; its answer then passes the faults that spoil it.
 Control is JSON under /rig/, for this machine only; `strict.py` speaks it.
 """
 
@@ -23,11 +24,13 @@ from certfleet.demo.front import ONE_AT_A_TIME, Front, main, zeroes
 from tests.ca import jws
 from tests.ca.book import Book, Paused
 from tests.ca.buckets import Denial
+from tests.ca.faults import Faults, instead
 from tests.ca.gcra import SECOND
 from tests.ca.limits import CONSECUTIVE_FAILURES, checked, pair_key
 from tests.ca.persist import Persist
 from tests.ca.problems import Problem, busy, invalid_profile, paused, too_many
 from tests.ca.profiles import Profiles
+from tests.ca.reissue import Reissue
 from tests.ca.renewals import Made, Renewals, Verdict, Window, as_json
 from tests.ca.report import KINDS, Refusal
 
@@ -67,10 +70,27 @@ class StrictFront(Front):
     """What the next newOrders are answered."""
     profiles: Profiles = field(default_factory=Profiles)
     persist: Persist = field(default_factory=Persist)
+    faults: Faults = field(default_factory=Faults)
+    reissue: Reissue = field(default_factory=Reissue)
+    ahead: int = 0
+    """Nanoseconds that this CA's clock is before the machine's."""
+
+    def now(self) -> int:
+        """Unix nanoseconds, by this CA's clock."""
+        return time.time_ns() + self.ahead
 
     async def handle(self, request: web.BaseRequest, kind: str) -> web.Response:
+        """As the CA would, but for faults."""
+        if fault := self.faults.early(kind):
+            return instead(fault, request, await self._nonce(request) if fault.how == "bad-nonce" else None)
+        answer = self.faults.again(request, await self._sound(request, kind))
+        if fault := self.faults.late(kind, answer):
+            return await self.faults.spoil(fault, request, answer)
+        return answer
+
+    async def _sound(self, request: web.BaseRequest, kind: str) -> web.Response:
         """Refuse at once what comes too fast, then one by one what costs tokens."""
-        now = time.time_ns()
+        now = self.now()
         address = request.headers.get(ADDRESS_HEADER, request.remote or "")
         if now < self.slow_until:
             return self._refuse(busy(self.slow_until - now), Refusal(now / SECOND, 503, "slow-down", address))
@@ -105,6 +125,8 @@ class StrictFront(Front):
         if kind in {"authorization", "challenge"}:
             answer = self.persist.shown(kind, name, answer)
         if kind == "certificate" and isinstance(answer.body, bytes):
+            profile = self.profiles.of(self.reissue.order_of(name))
+            answer.body = self.reissue.chain(name, answer.body, profile, self.now() / SECOND)
             self.renewals.downloaded(name, answer.body)
         if kind in WATCHED:
             self._watch(kind, name, answer)
@@ -123,21 +145,21 @@ class StrictFront(Front):
         wanted = jws.new_account(await request.read())
         if wanted is None or wanted.only_existing:
             return await self.pass_on(request)
-        now = time.time_ns()
+        now = self.now()
         verdict = self.book.registration_wanted(address, wanted.key, now)
         if isinstance(verdict, Denial):
             problem = too_many(verdict, now, jitter=self._jitter())
             return self._refuse(problem, _refusal(verdict, now), await self._nonce(request))
         answer = await self.pass_on(request)
         if answer.status != web.HTTPCreated.status_code:
-            self.book.buckets.give_back(verdict, time.time_ns())
+            self.book.buckets.give_back(verdict, self.now())
         if answer.status in {web.HTTPOk.status_code, web.HTTPCreated.status_code}:
             self.book.registered(wanted.key)
             self.persist.registered(answer.headers["Location"], wanted.key)
         return answer
 
     async def _new_order(self, request: web.BaseRequest) -> web.Response:
-        wanted, now = jws.new_order(await request.read()), time.time_ns()
+        wanted, now = jws.new_order(await request.read()), self.now()
         account, identifiers, profile, replaces = wanted or (None, (), None, None)
         if self.ordered:
             problem = self.ordered.popleft()
@@ -158,7 +180,7 @@ class StrictFront(Front):
         replaces: str | None,
         profile: str | None,
     ) -> web.Response:
-        now = time.time_ns()
+        now = self.now()
         said = self._replacing(account, identifiers, replaces)
         if said.problem is not None:
             refusal = Refusal(now / SECOND, said.problem.status, "replaces", replaces or "", account, identifiers)
@@ -178,7 +200,7 @@ class StrictFront(Front):
         if self.renewals.on and replaces is None and (made := self.renewals.reused(account, identifiers)):
             return await self._again(made, request)
         answer = await self.pass_on(request)
-        now = time.time_ns()
+        now = self.now()
         if answer.status == web.HTTPCreated.status_code:
             answer = self._with_replaces(answer, account, identifiers, replaces, exempt=said.exempt)
             authorizations = [url.rpartition("/")[2] for url in _document(answer)["authorizations"]]
@@ -192,7 +214,7 @@ class StrictFront(Front):
     def _replacing(self, account: str, identifiers: tuple[str, ...], replaces: str | None) -> Verdict:
         if not self.renewals.on or replaces is None:
             return Verdict(None)
-        return self.renewals.judge(account, identifiers, replaces, time.time())
+        return self.renewals.judge(account, identifiers, replaces, self.now() / SECOND)
 
     def _with_replaces(
         self, answer: web.Response, account: str, identifiers: tuple[str, ...], replaces: str | None, *, exempt: bool
@@ -205,7 +227,7 @@ class StrictFront(Front):
             answer.body = json.dumps({**document, "replaces": replaces}).encode()
         assert isinstance(answer.body, bytes)
         made = Made(account, identifiers, url, answer.body)
-        self.renewals.order_made(url.rpartition("/")[2], made, replaces, exempt=exempt, now=time.time())
+        self.renewals.order_made(url.rpartition("/")[2], made, replaces, exempt=exempt, now=self.now() / SECOND)
         return answer
 
     async def _again(self, made: Made, request: web.BaseRequest) -> web.Response:
@@ -227,11 +249,12 @@ class StrictFront(Front):
         return web.Response(body=body.encode(), content_type="application/json", headers=headers)
 
     def _watch(self, kind: str, name: str, answer: web.Response) -> None:
-        document, now = _document(answer), time.time_ns()
+        document, now = _document(answer), self.now()
         status = document.get("status")
         if not isinstance(status, str):
             return
         if kind in {"order", "finalize"}:
+            self.reissue.order_seen(name, document)
             self.renewals.order_seen(name, document, answer.body if isinstance(answer.body, bytes) else b"")
             self.book.order_seen(name, status, now)
         elif kind == "authorization":
@@ -276,7 +299,7 @@ class StrictFront(Front):
         return {
             "configure": self._configure,
             "forget": self._forget,
-            "steal": lambda *, limit, key, count: self.book.steal(limit, key, count, time.time_ns()),
+            "steal": lambda *, limit, key, count: self.book.steal(limit, key, count, self.now()),
             "answer": self._order_answers,
             "slow-down": self._slow_down,
             "profiles": self.profiles.offer,
@@ -284,10 +307,14 @@ class StrictFront(Front):
             "identify": self._identify,
             "renewals": self._renew,
             "window": lambda *, identifier, **window: self.renewals.move(identifier, Window(**window)),
-            "claim": lambda *, identifier, order: self.renewals.claim(identifier, order, time.time()),
+            "claim": lambda *, identifier, order: self.renewals.claim(identifier, order, self.now() / SECOND),
             "renewal-faults": self._renewal_faults,
+            "fault": self.faults.tell,
+            "heal": self.faults.heal,
+            "reissue": self.reissue.begin,
+            "clock": self._set_clock,
             "pause": lambda *, identifier: self.book.pause(identifier),
-            "unpause": lambda *, identifier: self.book.unpause(identifier, time.time_ns()),
+            "unpause": lambda *, identifier: self.book.unpause(identifier, self.now()),
         }
 
     def _configure(
@@ -300,6 +327,10 @@ class StrictFront(Front):
         self.book.forget()
         self.slow_until = 0
         self.ordered.clear()
+        self.faults.heal()
+
+    def _set_clock(self, *, ahead: float) -> None:
+        self.ahead = round(ahead * SECOND)
 
     def _order_answers(self, *, count: int, **problem: Any) -> None:
         self.ordered.extend([Problem(**problem)] * count)
@@ -312,13 +343,13 @@ class StrictFront(Front):
         self.renewals.faults.extend([Problem(**problem) if body is None else body] * count)
 
     def _slow_down(self, *, seconds: float) -> None:
-        self.slow_until = time.time_ns() + round(seconds * SECOND)
+        self.slow_until = self.now() + round(seconds * SECOND)
 
     def _identify(self, *, identities: list[str]) -> None:
         self.identities = tuple(identities)
 
     def _report(self) -> dict[str, Any]:
-        now = time.time_ns()
+        now = self.now()
         return {
             "at": now / SECOND,
             "rate_limited_answers": self.counts["rate_limited_answers"],

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 
 from certfleet.demo.pebble import DemoCA, pebble
+from tests.ca.faults import How
 from tests.ca.limits import LETS_ENCRYPT, SAME_SET_WINDOW, checked
 from tests.ca.renewals import RETRY_AFTER, WIDTH
 from tests.ca.report import Report
@@ -129,6 +130,23 @@ class StrictCA(DemoCA):
         """Answer the next `count` questions with this body, or with a problem of this status."""
         problem = {"status": status, "type": "serverInternal", "detail": "not now"} if body is None else {}
         await self._control("renewal-faults", count=count, body=body, **problem)
+
+    async def fail(self, kind: str, how: How, count: int = 1, **words: Any) -> None:
+        """Let the next `count` requests of a kind go wrong; ways and further words are those of tests.ca.faults."""
+        await self._control("fault", kind=kind, how=how, count=count, **words)
+
+    async def heal(self) -> dict[str, int]:
+        """Nothing goes wrong any more; what did until now, by kind and way."""
+        done: dict[str, int] = await self._control("heal")
+        return done
+
+    async def reissue(self, validity: Mapping[str, float]) -> str:
+        """Sign certificates anew with this validity (profile -> seconds, empty: any other); PEM of their root."""
+        return str(await self._control("reissue", validity=dict(validity)))
+
+    async def set_clock(self, ahead: float) -> None:
+        """Let limits, windows and certificates follow a clock that is so many seconds ahead."""
+        await self._control("clock", ahead=ahead)
 
     async def pause(self, identifier: str) -> None:
         """Refuse every account's orders for this name until `unpause`."""

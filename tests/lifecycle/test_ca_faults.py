@@ -1,0 +1,175 @@
+"""Whatever goes wrong with one answer of the CA: one certificate, one finalize, few requests, and soon.
+
+In simulated time before a real CA whose front spoils the answer (tests/ca/faults.py).
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import aiohttp
+import pytest
+
+from certfleet.acme_ca import transport
+from certfleet.acme_ca.accounts import account_id
+from certfleet.acme_ca.pace import poll
+from certfleet.acme_ca.presets import resolve_ca
+from certfleet.client import Client
+from certfleet.limits.keys import order_buckets
+from tests.lifecycle.simulated import Simulation, sim, where
+
+__all__ = ["sim", "where"]  # fixtures
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+WARM = 9  # requests for one name with a new account: directory, nonce and account, then six or seven
+MINUTES = timedelta(minutes=3)
+
+
+async def issued_once(sim: Simulation, *, orders: int = 1, extra: int = 12, within: timedelta = MINUTES) -> None:
+    """The app has its certificate in time, by so many orders, for few requests more than usual, and nothing is left."""
+    before = sim.clock.now()
+    await sim.add("blog")
+    await sim.run(within)
+    certificate = await sim.certificate("blog")
+    assert certificate.generation == 1
+    assert certificate.issued - before <= within
+    book, counts = await sim.book(), await sim.ca.counts()
+    assert len(book.issuances) == 1, "the CA issued no other"
+    assert len(book.accepted) <= orders
+    assert sum(counts.values()) <= WARM + extra, counts
+    view = await sim.view("blog")
+    assert (view.error, view.next_try, view.waits_for) == (None, None, None)
+
+
+KINDS = ("directory", "newNonce", "newAccount", "newOrder", "authorization", "challenge", "order", "finalize")
+ONCE: dict[str, dict[str, Any]] = {
+    "500": {"how": "status", "status": 500},
+    "500 and when to come again": {"how": "status", "status": 500, "retry_after": "60"},
+    "502, a page": {"how": "page", "status": 502},
+    "503": {"how": "status", "status": 503},
+    "503 and when to come again": {"how": "status", "status": 503, "retry_after": "1"},
+    "504": {"how": "status", "status": 504},
+    "cut": {"how": "cut"},
+    "cut, and done": {"how": "cut-after"},
+    "cut in the middle": {"how": "cut-body"},
+    "not JSON": {"how": "body", "text": "{nonsense"},
+    "another type": {"how": "body", "text": '["an", "array"]'},
+    "half of it": {"how": "truncate"},
+    "another content type": {"how": "type", "text": "text/html"},
+    "five bad nonces": {"how": "bad-nonce", "count": 5},
+    "no nonce": {"how": "no-nonce", "count": 2},
+}
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "certificate"])
+@pytest.mark.parametrize("name", ONCE)
+async def test_one_answer_goes_wrong(sim: Simulation, kind: str, name: str) -> None:
+    """Whichever request it is, and whatever way."""
+    await sim.ca.fail(kind, **ONCE[name])
+    # An order whose URL nobody could read is made once more: Pebble, unlike Boulder, does not give the same again.
+    lost = kind == "newOrder" and name in {"cut, and done", "cut in the middle"}
+    await issued_once(sim, orders=2 if lost else 1)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "certificate"])
+@pytest.mark.parametrize("how", ["hang", "drip"])
+async def test_an_answer_that_takes_too_long(
+    sim: Simulation, monkeypatch: pytest.MonkeyPatch, kind: str, how: str
+) -> None:
+    """The time-out (here a fraction of a second) is for the whole answer; the CA has done what it was asked."""
+    monkeypatch.setattr(transport, "TIMEOUT", aiohttp.ClientTimeout(total=0.2))
+    await sim.ca.fail(kind, how, seconds=0.5)
+    await issued_once(sim, orders=2 if kind == "newOrder" else 1)
+
+
+async def test_a_storm_of_bad_nonces(sim: Simulation) -> None:
+    """Forty in a row, in the middle of an order: it is kept, and goes on when the CA takes nonces again."""
+    await sim.ca.fail("finalize", "bad-nonce", 40)
+    await issued_once(sim, orders=1, extra=2 * 40 + 12)
+
+
+@pytest.mark.parametrize("status", ["pending", "ready", "processing"])
+async def test_an_order_goes_invalid(sim: Simulation, status: str) -> None:
+    """At each state: another order after the first back-off, and no more than that."""
+    where = {"pending": "newOrder", "ready": "order", "processing": "finalize"}[status]
+    gone = {"status": "invalid", "error": {"type": "urn:ietf:params:acme:error:serverInternal", "detail": "lost"}}
+    await sim.ca.fail(where, "edit", 1, fields=gone, when=status)
+    await sim.add("blog")
+    await sim.run(timedelta(seconds=30))
+    view = await sim.view("blog")
+    assert "the CA refused: serverInternal: lost" in (view.error or "")
+    await sim.run(timedelta(minutes=2))
+    assert (await sim.certificate("blog")).generation == 1
+    counts = await sim.ca.counts()
+    assert counts["newOrder"] == 2
+    assert sum(counts.values()) <= 2 * WARM + 2
+
+
+@pytest.mark.parametrize(
+    ("status", "late"),
+    [("invalid", False), ("expired", False), ("deactivated", False), ("revoked", False), ("deactivated", True)],
+)
+async def test_a_dead_authorization(
+    sim: Simulation, monkeypatch: pytest.MonkeyPatch, status: str, *, late: bool
+) -> None:
+    """The CA shows the order as pending for ever: it is given up and made anew, before it was proven or after."""
+    monkeypatch.setitem(poll.__kwdefaults__, "budget", 0.1)  # seconds that a look at a slow order may last
+    if late:
+        await sim.ca.fail("order", "edit", 1, fields={"status": "pending"}, when="ready")
+    await sim.ca.fail("authorization", "edit", 1, fields={"status": status}, skip=int(late))
+    await sim.add("blog")
+    await sim.run(timedelta(minutes=10))
+    assert (await sim.certificate("blog")).generation == 1
+    counts = await sim.ca.counts()
+    assert counts["newOrder"] == 2
+    assert counts["finalize"] == 1
+    assert sum(counts.values()) <= 60, counts
+
+
+async def test_an_order_is_gone(sim: Simulation) -> None:
+    """404 for its URL: another one, at once."""
+    await sim.ca.fail("order", "status", status=404)
+    await issued_once(sim, orders=2, within=timedelta(seconds=30))
+
+
+SPOILT: dict[str, dict[str, Any]] = {
+    "404": {"how": "status", "status": 404},
+    "no certificate": {"how": "body", "text": "<html>welcome</html>"},
+    "cut in the middle": {"how": "truncate"},
+    "cut behind its leaf, once": {"how": "leaf"},
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_download_that_fails(sim: Simulation, name: str, count: int) -> None:
+    """The certificate is issued: it is fetched again and again, and no other is ordered; its chain is whole."""
+    if name.endswith("once"):
+        count = 1
+    await sim.ca.fail("certificate", count=count, **SPOILT[name])
+    await issued_once(sim, within=timedelta(minutes=15))
+    certificate = await sim.certificate("blog")
+    [chain] = (await sim.bench.fleet.records.chains([certificate])).values()
+    assert chain.count("-----BEGIN CERTIFICATE-----") == chain.count("-----END CERTIFICATE-----") >= 1
+
+
+async def test_what_cannot_be_fetched_counts(sim: Simulation) -> None:
+    """While the download fails its tokens stay spent: the CA counted them. In the end one more is made."""
+    await Client(sim.bench.fleet).set_limits({"certificates-per-domain": "2/7d"}, ca=sim.ca.directory)
+    await sim.ca.fail("certificate", "status", 5, status=404)
+    await sim.add("blog")
+    ca = resolve_ca(sim.ca.directory)
+    limits = (await sim.bench.fleet.limits.of(ca.name, ca.directory)).limits
+    asked = order_buckets(limits, account=account_id(ca, "ops@example.com"), identifiers=["blog.blog.test"])
+    for minutes in (1, 5, 60):
+        await sim.run(timedelta(minutes=minutes))
+        [left] = [one.remaining for one in await sim.bench.buckets.look(asked.issued)]
+        assert left == 1, f"after {minutes} more minutes"
+        assert len((await sim.book()).issuances) == 1
+    assert "issued, but cannot be fetched" in ((await sim.view("blog")).error or "")
+    await sim.run(timedelta(days=2))
+    assert (await sim.certificate("blog")).generation == 1
+    [left] = [one.remaining for one in await sim.bench.buckets.look(asked.issued)]
+    assert left == 0
+    assert len((await sim.book()).issuances) == 2
