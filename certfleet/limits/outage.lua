@@ -14,8 +14,10 @@
 -- outage:<id>          hash        of a CA of which a request got no answer:
 --     directory since failures     who it is; when the first of these requests failed; how many did without any answer between
 --     open pause next              "1" while it is away; the pause between two tries and when the next one is, microseconds
---     trying until                 the app whose turn it is, and until when
---     back                         it has answered again then: this is only remembered, in case it does not last
+--     only                         the one app whose requests failed, "" if it is not the only one
+--     trying until last            the app whose turn it is, and until when; the app whose turn it was last
+--     back gone                    it has answered again then: this is only remembered, in case it does not last; how many
+--                                  orders have been let go since
 -- outage:<id>:waiting  sorted set  app -> rank: the orders that wait for it, the most urgent first
 -- outage:<id>:tried    set         those of them whose turn it was: others come first, one order alone proves nothing
 -- outages              hash        id -> directory, of each hash above
@@ -73,7 +75,9 @@ end
 -- The most urgent first; what is due at the same moment goes in the agenda's order.
 local function let_go()
   local apps = redis.call("ZRANGE", waiting_key, 0, AT_ONCE - 1)
-  for i, app in ipairs(apps) do schedule("order:" .. app, now + i - 1) end
+  local gone = number("gone")
+  for i, app in ipairs(apps) do schedule("order:" .. app, number("back") + gone + i - 1) end
+  set("gone", whole(gone + #apps))
   redis.call("ZREMRANGEBYRANK", waiting_key, 0, AT_ONCE - 1)
   redis.call("DEL", tried_key)
   return apps
@@ -82,7 +86,7 @@ end
 local function give_turn(app)
   redis.call("ZREM", waiting_key, app)
   redis.call("SADD", tried_key, app)
-  set("trying", app, "until", whole(now + TURN))
+  set("trying", app, "until", whole(now + TURN), "last", app)
   schedule(member, now + TURN)
 end
 
@@ -97,6 +101,7 @@ local function next_to_try()
       from = from + 100
     until #apps == 0
     redis.call("DEL", tried_key) -- it was everybody's turn
+    if record.last and redis.call("ZCARD", waiting_key) > 1 then redis.call("SADD", tried_key, record.last) end
   end
   return nil
 end
@@ -108,12 +113,13 @@ local function failed(directory, app, rank, at)
   end
   if not record then
     record = {}
-    set("directory", directory, "since", whole(now), "failures", "0", "pause", "0")
+    set("directory", directory, "since", whole(now), "failures", "0", "pause", "0", "only", app)
     redis.call("HSET", all_key, id, directory)
   elseif record.back then
     clear("back")
-    set("failures", "0")
+    set("failures", "0", "only", app)
   end
+  if record.only ~= app then set("only", "") end
   set("failures", whole(number("failures") + 1))
   redis.call("ZADD", waiting_key, rank, app)
   redis.call("SADD", tried_key, app)
@@ -138,7 +144,9 @@ end
 local function enter(app, rank)
   if not record or record.back then return { "go", "0", "0", "0" } end
   if not record.open or (trying() and record.trying == app) then return { "go", record.since, "0", record.failures } end
-  if not trying() and number("next") <= now then
+  -- As long as one order alone fails it may be at fault itself: another one shows that at once.
+  local shows = record.only ~= "" and record.only ~= app
+  if not trying() and (shows or number("next") <= now) then
     give_turn(app)
     return { "go", record.since, record.next, record.failures }
   end
@@ -153,7 +161,7 @@ local function answered()
   clear("trying", "until", "next")
   if record.open or number("pause") > 0 then
     clear("open")
-    set("back", whole(now), "failures", "0")
+    set("back", whole(now), "failures", "0", "gone", "0")
     if before == "away" then schedule(member, now) end
     if before ~= "away" then redis.call("DEL", waiting_key, tried_key) end -- each has its own time: nobody was held
   else

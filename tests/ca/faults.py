@@ -55,12 +55,14 @@ class Fault:
     fields: dict[str, Any] = field(default_factory=dict)
     when: str | None = None
     """Only for an answer that shows this `status` (of an order or authorization)."""
+    path: str = ""
+    """Only for requests with this in their path."""
     skip: int = 0
     """So many requests of this kind go well before."""
 
-    def meets(self, kind: str) -> bool:
+    def meets(self, kind: str, path: str) -> bool:
         """Whether it is for such a request."""
-        return self.count > 0 and self.kind in (kind, "*")
+        return self.count > 0 and self.kind in (kind, "*") and self.path in path
 
 
 @dataclass(slots=True)
@@ -85,17 +87,17 @@ class Faults:
         self._stuck.clear()
         return done
 
-    def early(self, kind: str) -> Fault | None:
+    def early(self, kind: str, path: str) -> Fault | None:
         """What answers instead of Pebble."""
-        return self._next(kind, early=True, status=None)
+        return self._next(kind, path, early=True, status=None)
 
-    def late(self, kind: str, answer: web.Response) -> Fault | None:
+    def late(self, kind: str, path: str, answer: web.Response) -> Fault | None:
         """What becomes of Pebble's answer."""
-        return self._next(kind, early=False, status=_status(answer))
+        return self._next(kind, path, early=False, status=_status(answer))
 
-    def _next(self, kind: str, *, early: bool, status: str | None) -> Fault | None:
+    def _next(self, kind: str, path: str, *, early: bool, status: str | None) -> Fault | None:
         for fault in self.told:
-            if fault.meets(kind) and (fault.how in EARLY) is early and fault.when in (None, status):
+            if fault.meets(kind, path) and (fault.how in EARLY) is early and fault.when in (None, status):
                 if fault.skip > 0:
                     fault.skip -= 1
                     return None

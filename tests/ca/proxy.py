@@ -81,10 +81,10 @@ class StrictFront(Front):
 
     async def handle(self, request: web.BaseRequest, kind: str) -> web.Response:
         """As the CA would, but for faults."""
-        if fault := self.faults.early(kind):
+        if fault := self.faults.early(kind, request.path):
             return instead(fault, request, await self._nonce(request) if fault.how == "bad-nonce" else None)
         answer = self.faults.again(request, await self._sound(request, kind))
-        if fault := self.faults.late(kind, answer):
+        if fault := self.faults.late(kind, request.path, answer):
             return await self.faults.spoil(fault, request, answer)
         return answer
 
@@ -311,6 +311,7 @@ class StrictFront(Front):
             "renewal-faults": self._renewal_faults,
             "fault": self.faults.tell,
             "heal": self.faults.heal,
+            "plain": self._plain,
             "reissue": self.reissue.begin,
             "clock": self._set_clock,
             "pause": lambda *, identifier: self.book.pause(identifier),
@@ -328,6 +329,9 @@ class StrictFront(Front):
         self.slow_until = 0
         self.ordered.clear()
         self.faults.heal()
+
+    def _plain(self) -> None:
+        self.renewals, self.profiles, self.reissue, self.ahead = Renewals(), Profiles(), Reissue(), 0
 
     def _set_clock(self, *, ahead: float) -> None:
         self.ahead = round(ahead * SECOND)

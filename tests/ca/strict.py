@@ -144,6 +144,10 @@ class StrictCA(DemoCA):
         """Sign certificates anew with this validity (profile -> seconds, empty: any other); PEM of their root."""
         return str(await self._control("reissue", validity=dict(validity)))
 
+    async def plain(self) -> None:
+        """No renewal information, no profiles, Pebble's own certificates, the machine's clock."""
+        await self._control("plain")
+
     async def set_clock(self, ahead: float) -> None:
         """Let limits, windows and certificates follow a clock that is so many seconds ahead."""
         await self._control("clock", ahead=ahead)

@@ -15,6 +15,7 @@ from tests.ca.strict import StrictCA
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+TIMEOUT = aiohttp.ClientTimeout(total=60)
 LONG = 36_000.0  # seconds: nothing comes back during a test
 
 
@@ -23,7 +24,7 @@ async def fetch(ca: StrictCA, path: str, method: str = "GET") -> tuple[int, dict
     context = ssl.create_default_context(cadata=ca.bundle)
     url = ca.directory.removesuffix("/dir") + path
     async with (
-        aiohttp.ClientSession(headers={"User-Agent": "test"}) as session,
+        aiohttp.ClientSession(headers={"User-Agent": "test"}, timeout=TIMEOUT) as session,
         session.request(method, url, ssl=context) as answer,
     ):
         return answer.status, dict(answer.headers), await answer.text()

@@ -189,7 +189,7 @@ async def simulation(where: Place, settings: Settings, monkeypatch: pytest.Monke
     ensure_key(settings)
     await ca.set_limits({})
     await ca.forget()
-    await ca.set_clock(0)
+    await ca.plain()
     await ca.reset()
     async with open_workbench(settings) as plain:
         store, known = plain.fleet.store, plain.fleet.limits
