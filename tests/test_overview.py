@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from certfleet.cli.output import note
+from certfleet.limits.outages import Outage
 from certfleet.models import App, Certificate, Installation, KeyType, Order, OrderState
 from certfleet.overview import State, overview
 from certfleet.properties import effective
@@ -64,3 +66,14 @@ def test_a_warning_is_of_standing_records() -> None:
     for challenge, warning in (("dns-persist-01", "gone"), ("dns-01", None), ("http-01", None)):
         view = overview(APP, effective({"challenge": challenge}, {}), CERTIFICATE, None, SERVED, warning="gone")
         assert (view.state, view.warning) == (State.SERVED, warning)
+
+
+def test_a_ca_that_does_not_answer() -> None:
+    """Since when, and when it is tried again; not an error. When it answers again the order is under way."""
+    waiting = replace(ORDER, state=OrderState.AWAY)
+    away = Outage("https://ca.example/", NOW, NOW + timedelta(minutes=5))
+    view = overview(APP, effective({}, {}), CERTIFICATE, waiting, SERVED, outage=away)
+    assert (view.state, view.error, view.away_since, view.waits_until) == (State.AWAY, None, NOW, away.next_try)
+    assert note(view) == "the CA does not answer since 2026-01-01 00:00 UTC, being tried just now"
+    assert overview(APP, effective({}, {}), CERTIFICATE, waiting, SERVED).state is State.ORDERING
+    assert overview(APP, effective({}, {}), CERTIFICATE, ORDER, SERVED, outage=away).state is State.ORDERING

@@ -29,6 +29,7 @@ from certfleet.lifecycle.limiting import Publication, Rule
 from certfleet.lifecycle.replacing import Progress
 from certfleet.lifecycle.revocations import Revocation
 from certfleet.lifecycle.standing import StandingRecord
+from certfleet.limits.outages import Outage
 from certfleet.limits.view import BucketInUse
 from certfleet.models import Account, App, Cause, Host, Installation, Passed, dump, utcnow
 from certfleet.overview import Overview, State
@@ -60,6 +61,7 @@ OBJECTS = {
     "profile": Profile,
     "passed_over": Passed,
     "bucket": BucketInUse,
+    "outage": Outage,
     "publication": Publication,
     "limit": Rule,
     "forecast": ForecastSummary,
