@@ -8,11 +8,13 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from certfleet.acme_ca.chains import read_chain
 from certfleet.acme_ca.keys import make_account_key, make_key
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.acme_ca.protocol import Issued, Signer, download
 from certfleet.acme_ca.transport import Transport
 from certfleet.demo.pebble import DemoCA, pebble
+from certfleet.errors import CAMisbehaved
 from certfleet.models import KeyType
 
 from .flow import Handler, issue, responder, scripted, signer_at
@@ -104,3 +106,30 @@ async def test_alternates_that_are_none_are_passed_over(tmp_path: Path) -> None:
         assert [asked for asked in script.asked if asked.startswith("POST")] == [
             "POST /cert", "POST /0", "POST /1", "POST /2", "POST /relative",
         ]  # fmt: skip
+
+
+async def test_a_cut_chain_is_none(tmp_path: Path) -> None:
+    """Wherever it was cut, it is refused or whole; a leaf alone is asked for twice, and believed then."""
+    key = await make_key(KeyType.P256)
+    async with (
+        responder() as served,
+        pebble(tmp_path / "pebble", http_port=served.port) as ca,
+        Transport(resolve_ca(ca.directory, bundle=ca.bundle)) as transport,
+    ):
+        good = await issue(transport, await signer_at(transport), ["a.example.com"], served, key=key)
+    whole = (good.leaf + good.chain[0]).encode()
+    for length in range(len(whole)):
+        try:
+            found = read_chain(whole[:length])
+        except CAMisbehaved:
+            continue
+        assert len(found.above) == 1 or length in (len(good.leaf) - 1, len(good.leaf))
+    replies = [web.Response(text=text) for text in (good.leaf, whole.decode(), good.leaf, good.leaf)]
+    async with scripted(tmp_path, *replies) as (_, transport):
+        signer, url = Signer(make_account_key(), "https://127.0.0.1/account/1"), transport.ca.directory
+        url = url.replace("/dir", "/cert")
+        first, second = [
+            await download(transport, signer, url, key=key, identifiers=["a.example.com"]) for _ in range(2)
+        ]
+        assert first.chain == good.chain
+        assert second.chain == (), "a CA without intermediates says so twice"

@@ -27,7 +27,7 @@ from certfleet.acme_ca.protocol import (
 )
 from certfleet.acme_ca.transport import Transport
 from certfleet.demo.pebble import DemoCA, pebble
-from certfleet.errors import AcmeProblem, CAMisbehaved
+from certfleet.errors import AcmeProblem, CAMisbehaved, OrderUnreadable
 from certfleet.models import KeyType
 
 from .flow import issue, responder, scripted, settle, signer_at
@@ -268,6 +268,17 @@ async def test_an_order_without_location_or_for_other_names_is_refused(tmp_path:
         script.replies = [web.json_response(order(), status=201, headers=own)]
         with pytest.raises(CAMisbehaved, match="instead of the names asked for"):
             await new_order(transport, SIGNER, ["a.test", "b.test"])
+
+
+async def test_a_garbled_new_order_is_not_lost(tmp_path: Path) -> None:
+    """Its URL is all that it takes."""
+    async with scripted(tmp_path) as (script, transport):
+        where = transport.ca.directory.replace("/dir", "/order/1")
+        for body in ("{", "[]", '{"status": "strange"}'):
+            script.replies.append(web.Response(status=201, text=body, headers={"Location": where}))
+            with pytest.raises(OrderUnreadable, match="RFC 8555 does not allow") as raised:
+                await new_order(transport, SIGNER, ["a.test"])
+            assert raised.value.url == where
 
 
 async def test_a_certificate_for_another_key_or_other_names_is_refused(tmp_path: Path) -> None:

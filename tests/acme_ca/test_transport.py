@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import timedelta
 from pathlib import Path
 
@@ -290,3 +291,40 @@ async def test_requests_in_flight_are_bounded(tmp_path: Path) -> None:
                 transport._keep("n")
             await asyncio.gather(*(ask(transport) for _ in range(12)))
     assert most == 3
+
+
+async def test_many_share_one_answer_of_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it does not come: they do not wait for it one after the other."""
+    monkeypatch.setattr(module, "TIMEOUT", aiohttp.ClientTimeout(total=0.5))
+    asked = 0
+
+    async def silent(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        return await silence(request)
+
+    tls, bundle = server_tls(tmp_path)
+    async with (
+        serving(silent, tls=tls) as port,
+        Transport(resolve_ca(f"https://127.0.0.1:{port}/dir", bundle=bundle)) as transport,
+    ):
+        found = await asyncio.gather(*(transport.directory() for _ in range(20)), return_exceptions=True)
+        assert {type(one) for one in found} == {CAUnreachable}
+        assert asked == 1
+        with pytest.raises(CAUnreachable):
+            await transport.directory()
+        assert asked == 2, "a failure is not kept"
+
+
+async def test_what_counts_as_heard(tmp_path: Path) -> None:
+    """Every signed request that the CA has dealt with; 5xx and refused nonces are none."""
+    nonce = {"type": "urn:ietf:params:acme:error:badNonce", "detail": "no"}
+    replies = [web.json_response(nonce, status=400) for _ in range(BAD_NONCE_TRIES)]
+    replies += [web.Response(status=500), web.Response(status=404), web.Response(text="{}")]
+    async with scripted(tmp_path, *replies) as (_, transport):
+        heard = []
+        for _ in range(4):
+            with contextlib.suppress(AcmeProblem):
+                await ask(transport)
+            heard.append(transport.heard)
+    assert heard == [0, 0, 1, 2]

@@ -9,6 +9,7 @@ import pytest
 
 from certfleet.acme_ca.account_records import account_id
 from certfleet.acme_ca.presets import resolve_ca
+from certfleet.limits.outages import id_of
 from tests.cli.conftest import PRIVATE_CA, Door
 
 SET = ("limits", "set")
@@ -159,3 +160,18 @@ def test_the_journal_has_it(door: Door) -> None:
     [(_, entry)] = entries
     assert entry[b"event"] == b"limits set"
     assert entry[b"detail"] == b"letsencrypt: certificates-per-domain = 500/7d for example.com"
+
+
+def test_a_ca_that_does_not_answer_is_told(door: Door) -> None:
+    """Before the table: which, since when, when it is tried again, how many wait."""
+    directory = "https://ca.example/directory"
+    key = f"certfleet:outage:{id_of(directory)}"
+    door.redis.hset("certfleet:outages", id_of(directory), directory)
+    door.redis.hset(key, mapping={"open": "1", "since": "1700000000000000", "next": "99999999999000000"})
+    door.redis.zadd(f"{key}:waiting", {"blog": 1, "shop": 2})
+    said = door.done("limits").out.splitlines()
+    assert said[0] == (
+        f"{directory}: the CA does not answer since 2023-11-14 22:13 UTC, tried again at 09:46:39; 2 orders wait"
+    )
+    door.redis.hdel(key, "open")
+    assert "does not answer" not in door.done("limits").out

@@ -29,7 +29,7 @@ from certfleet.lifecycle.limiting import Publication, Rule
 from certfleet.lifecycle.replacing import Progress
 from certfleet.lifecycle.revocations import Revocation
 from certfleet.lifecycle.standing import StandingRecord
-from certfleet.limits.outages import Outage
+from certfleet.limits.outages import Outage, id_of
 from certfleet.limits.view import BucketInUse
 from certfleet.models import Account, App, Cause, Host, Installation, Passed, dump, utcnow
 from certfleet.overview import Overview, State
@@ -124,6 +124,9 @@ def test_answers_are_as_documented(fleet: Door, command: str, tmp_path: Path) ->
     fleet.done("set", "--app", "blog", "key-type=p384")
     fleet.done("dns", "set", "cf", "cloudflare", "auth_token=t0ken")
     fleet.redis.set("certfleet:limit:letsencrypt:certificates-per-domain:example.com", f"{10**17} 1")
+    away = {"directory": "https://ca.example/", "open": "1", "since": "1700000000000000", "next": "1700000300000000"}
+    fleet.redis.hset(f"certfleet:outage:{id_of(away['directory'])}", mapping=away)
+    fleet.redis.hset("certfleet:outages", id_of(away["directory"]), away["directory"])
     key = tmp_path / "mac.key"
     key.write_text("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY")
     fleet.done("eab", "set", "--email", "ops@example.com", "--kid", "kid-1", "--key-file", str(key))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,7 +15,7 @@ from certfleet.client import Client
 from certfleet.overview import State
 from tests.ca.limits import LETS_ENCRYPT
 from tests.lifecycle.simulated import Simulation, sim, where
-from tests.rig import written
+from tests.rig import running_rig, written
 
 __all__ = ["sim", "where"]  # fixtures
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -128,3 +129,23 @@ async def test_an_outage_that_comes_back_is_the_same(sim: Simulation) -> None:
     [again] = await Client(sim.bench.fleet).outages()
     assert again.since == before.since
     assert await sim.requests() <= 10
+
+
+async def test_workers_wait_and_come_back(short_directory: Path) -> None:
+    """The whole fleet: those that are enabled while the CA is away say so, and are served when it is back."""
+    async with running_rig(short_directory, bad_nonce_percent=0, limits={}) as rig:
+        await rig.strict.fail("*", "cut", FOR_EVER)
+        names = [f"shop{number}" for number in range(5)]
+        for name in names:
+            await rig.add(name)
+        await rig.nginx.reload()
+        for name in names:
+            await rig.client.enable(name)
+        views = await rig.until("away", lambda views: [view.state for view in views] == [State.AWAY] * 5)
+        assert all(view.away_since for view in views)
+        assert "the CA does not answer since" in rig.run("ls").stdout
+        assert "5 orders wait" in rig.run("limits").stdout
+        assert "the CA does not answer since" in rig.run("info", "shop0").stdout
+        await rig.strict.heal()
+        await rig.all_served()
+        assert (await rig.ca.counts())["newOrder"] <= 5 + 3
