@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import aiohttp
 import pytest
@@ -13,7 +14,7 @@ from certfleet.errors import AcmeProblem, CAMisbehaved, CAUnreachable
 from tests.acme_ca.flow import issue
 from tests.ca import test_control
 from tests.ca.conftest import Customer
-from tests.ca.faults import PAGE
+from tests.ca.faults import PAGE, How
 from tests.ca.test_control import fetch
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -30,10 +31,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
     ],
 )
 async def test_other_answers(
-    customer: Customer, words: dict[str, object], status: int, retry_after: str | None, text: str
+    customer: Customer, words: dict[str, Any], status: int, retry_after: str | None, text: str
 ) -> None:
     """For so many requests of that kind, and no others; then all is as before."""
-    await customer.ca.fail("directory", count=2, **words)  # type: ignore[arg-type]
+    await customer.ca.fail("directory", count=2, **words)
     assert (await fetch(customer.ca, "/nonce-plz"))[0] < 300
     for _ in range(2):
         found = await fetch(customer.ca, "/dir")
@@ -44,9 +45,9 @@ async def test_other_answers(
 
 
 @pytest.mark.parametrize("how", ["cut", "cut-after", "cut-body"])
-async def test_cut_connections(customer: Customer, how: str) -> None:
+async def test_cut_connections(customer: Customer, how: How) -> None:
     """Before Pebble hears of it, after it has done it, in the middle of its answer."""
-    await customer.ca.fail("newOrder", how)  # type: ignore[arg-type]
+    await customer.ca.fail("newOrder", how)
     with pytest.raises(CAUnreachable):
         await new_order(customer.transport, customer.signer, ["a.example.com"])
     assert len((await customer.ca.book()).accepted) == (how != "cut")
@@ -54,22 +55,22 @@ async def test_cut_connections(customer: Customer, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["hang", "drip"])
-async def test_slow_answers(customer: Customer, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+async def test_slow_answers(customer: Customer, monkeypatch: pytest.MonkeyPatch, how: How) -> None:
     """As slow as told, and whole."""
-    await customer.ca.fail("directory", how, seconds=0.4)  # type: ignore[arg-type]
+    await customer.ca.fail("directory", how, seconds=0.4)
     began = time.monotonic()
     assert "newOrder" in (await fetch(customer.ca, "/dir"))[2]
     assert time.monotonic() - began > 0.3
-    await customer.ca.fail("directory", how, seconds=5)  # type: ignore[arg-type]
+    await customer.ca.fail("directory", how, seconds=5)
     monkeypatch.setattr(test_control, "TIMEOUT", aiohttp.ClientTimeout(total=0.2))
     with pytest.raises(TimeoutError):
         await fetch(customer.ca, "/dir")
 
 
 @pytest.mark.parametrize(("how", "says"), [("truncate", "cannot be read"), ("leaf", "")])
-async def test_spoilt_chains(customer: Customer, how: str, says: str) -> None:
+async def test_spoilt_chains(customer: Customer, how: How, says: str) -> None:
     """Half of the text; the leaf alone. What is asked for again is whole."""
-    await customer.ca.fail("certificate", how)  # type: ignore[arg-type]
+    await customer.ca.fail("certificate", how)
     if says:
         with pytest.raises(CAMisbehaved, match=says):
             await issue(customer.transport, customer.signer, ["a.example.com"], customer.served)

@@ -17,6 +17,7 @@ from certfleet.acme_ca.pace import poll
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.client import Client
 from certfleet.limits.keys import order_buckets
+from tests.ca.faults import How
 from tests.lifecycle.simulated import Simulation, sim, where
 
 __all__ = ["sim", "where"]  # fixtures
@@ -84,7 +85,7 @@ async def test_an_answer_goes_wrong(sim: Simulation, name: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["hang", "drip"])
-async def test_an_answer_that_takes_too_long(sim: Simulation, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+async def test_an_answer_that_takes_too_long(sim: Simulation, monkeypatch: pytest.MonkeyPatch, how: How) -> None:
     """The time-out (here a fraction of a second) is for the whole answer; the CA has done what it was asked."""
     monkeypatch.setattr(transport, "TIMEOUT", aiohttp.ClientTimeout(total=0.25))
     await sim.ca.fail("directory", how, seconds=0.6)
@@ -125,7 +126,9 @@ async def test_a_dead_authorization(
     sim: Simulation, monkeypatch: pytest.MonkeyPatch, status: str, *, late: bool
 ) -> None:
     """The CA shows the order as pending for ever: it is given up and made anew, before it was proven or after."""
-    monkeypatch.setitem(poll.__kwdefaults__, "budget", 0.1)  # seconds that a look at a slow order may last
+    monkeypatch.setattr(
+        poll, "__kwdefaults__", {"budget": 0.1, "retry_at": None}
+    )  # seconds that a look at a slow order may last
     if late:
         await sim.ca.fail("order", "edit", 1, fields={"status": "pending"}, when="ready")
     await sim.ca.fail("authorization", "edit", 1, fields={"status": status}, skip=int(late))

@@ -12,6 +12,8 @@ import pytest
 from certfleet.acme_ca import transport
 from certfleet.cli.output import note
 from certfleet.client import Client
+from certfleet.limits.outages import id_of
+from certfleet.models import utcnow
 from certfleet.overview import State
 from tests.ca.limits import LETS_ENCRYPT
 from tests.lifecycle.simulated import Simulation, sim, where
@@ -147,5 +149,8 @@ async def test_workers_wait_and_come_back(short_directory: Path) -> None:
         assert "5 orders wait" in rig.run("limits").stdout
         assert "the CA does not answer since" in rig.run("info", "shop0").stdout
         await rig.strict.heal()
+        fleet, member = rig.client._fleet, f"outage:{id_of(rig.ca.directory)}"
+        await fleet.store.redis.hset(f"certfleet:{member}", "next", 1)  # the pause, which grew meanwhile, is over
+        await fleet.agenda.schedule(member, utcnow())
         await rig.all_served()
         assert (await rig.ca.counts())["newOrder"] <= 5 + 3

@@ -69,7 +69,7 @@ async def test_tries_become_rarer_and_each_has_its_turn(outages: Outages, agenda
     """5, 10, 20, … s, five minutes at last; the most urgent first, and nobody twice before everybody was once."""
     await closed(outages, "a", "b", "c")
     assert await outages.enter(CA, "d", -5) is not None
-    order, pauses, began = [], [], watch()
+    order, pauses, began = list[str](), list[int](), watch()
     for _ in range(9):
         at = await agenda.time_of(MEMBER)
         assert at is not None
@@ -197,10 +197,13 @@ class OutageMachine(RuleBasedStateMachine):
         """Apps with a request under way, since when."""
         self.held: set[str] = set()
         """Those that were told to wait, and have not been let go."""
-        self.do(client.flushall())
+        self.do(self.empty())
 
     def do(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         return self.loop.run_until_complete(coroutine)
+
+    async def empty(self) -> None:
+        await self.redis.flushall()
 
     def teardown(self) -> None:
         self.do(self.redis.aclose())
