@@ -213,7 +213,10 @@ def info(app: AppName, as_json: AsJSON = False) -> None:
         ("state", view.state),
         ("domains", " ".join(view.domains)),
         ("certificate", f"generation {view.generation}, serial {view.serial}" if view.serial else "none yet"),
-        ("key", f"on host {view.key_on} alone" if view.key_on else "here, sealed, and on its hosts"),
+        (
+            "key",
+            f"on host {view.key_on} alone" if view.key_on else "here, sealed, and on its hosts" if view.serial else "-",
+        ),
         ("profile", view.profile or "the CA's default"),
         ("issued by", view.issued_by or "nobody yet"),
         *([("asked CA", view.asked_ca)] if view.asked_ca else []),

@@ -166,7 +166,7 @@ async def _made(run: Run) -> AcmeOrder:
             await run.admission.uncounted()
             raise
         except OrderUnreadable as error:
-            await run.save(url=error.url, since=utcnow(), state=OrderState.PENDING)
+            await run.save(url=error.url, since=utcnow(), state=OrderState.PENDING, turn_ends=None, settled=False)
             await run.admission.ordered(run.standing)
             return await protocol.get_order(run.transport, run.signer, error.url)
         await run.save(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from http import HTTPStatus
 
 from certfleet.acme_ca import protocol
 from certfleet.acme_ca.account_records import known_account
 from certfleet.acme_ca.challenges import dns01, dns_persist01
 from certfleet.acme_ca.challenges.http01 import key_authorization
 from certfleet.acme_ca.protocol import AcmeOrder, Challenge
-from certfleet.errors import CAMisbehaved, CARefuses
+from certfleet.errors import AcmeProblem, CAMisbehaved, CARefuses
 from certfleet.lifecycle import txt
 from certfleet.lifecycle.authorizations import authorizations
 from certfleet.lifecycle.publishing import hand_out, wish
@@ -31,10 +32,21 @@ async def prove(run: Run, acme: AcmeOrder) -> None:
         return
     challenges = await _challenges(run, acme)
     await WAYS[run.properties["challenge"]](run, challenges)
-    await asyncio.gather(
-        *(protocol.answer_challenge(run.transport, run.signer, challenge.url) for _, challenge in challenges)
-    )
+    await asyncio.gather(*(_answer(run, acme, challenge.url) for _, challenge in challenges))
     run.order = replace(run.order, answered=tuple(challenge.url for _, challenge in challenges))
+
+
+async def _answer(run: Run, acme: AcmeOrder, url: str) -> None:
+    """Tell the CA to look; it may have looked already, told by a run that lost the answer."""
+    try:
+        await protocol.answer_challenge(run.transport, run.signer, url)
+    except AcmeProblem as problem:
+        if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR or problem.retry_at is not None:
+            raise
+        open_still = [one for one in await authorizations(run, acme) if one.status == "pending"]
+        way = run.properties["challenge"]
+        if any(challenge.url == url for one in open_still if (challenge := one.offered(way)) is not None):
+            raise
 
 
 async def _challenges(run: Run, acme: AcmeOrder) -> Challenges:

@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from certfleet.acme_ca.chains import read_chain
-from certfleet.acme_ca.keys import make_account_key, make_key
+from certfleet.acme_ca.keys import CertificateKey, make_account_key, make_key
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.acme_ca.protocol import Issued, Signer, download
 from certfleet.acme_ca.transport import Transport
@@ -67,15 +67,20 @@ async def test_a_chain_that_there_is_not_is_the_default(tmp_path: Path) -> None:
         ends_at(issued, names[issued.issuer])
 
 
+async def one_certificate(directory: Path, key: CertificateKey) -> Issued:
+    """A certificate of a CA that is gone again."""
+    async with (
+        responder() as served,
+        pebble(directory / "pebble", http_port=served.port) as ca,
+        Transport(resolve_ca(ca.directory, bundle=ca.bundle)) as transport,
+    ):
+        return await issue(transport, await signer_at(transport), ["a.example.com"], served, key=key)
+
+
 async def test_alternates_that_are_none_are_passed_over(tmp_path: Path) -> None:
     """Refused, unreadable, elsewhere, of another certificate: the certificate itself is taken all the same."""
     key = await make_key(KeyType.P256)
-    async with (
-        responder() as served,
-        pebble(tmp_path / "pebble", http_port=served.port) as ca,
-        Transport(resolve_ca(ca.directory, bundle=ca.bundle)) as transport,
-    ):
-        good = await issue(transport, await signer_at(transport), ["a.example.com"], served, key=key)
+    good = await one_certificate(tmp_path, key)
     whole, other = good.leaf + good.chain[0], good.chain[0]
 
     async def first(request: web.BaseRequest) -> web.Response:
@@ -111,12 +116,7 @@ async def test_alternates_that_are_none_are_passed_over(tmp_path: Path) -> None:
 async def test_a_cut_chain_is_none(tmp_path: Path) -> None:
     """Wherever it was cut, it is refused or whole; a leaf alone is asked for twice, and believed then."""
     key = await make_key(KeyType.P256)
-    async with (
-        responder() as served,
-        pebble(tmp_path / "pebble", http_port=served.port) as ca,
-        Transport(resolve_ca(ca.directory, bundle=ca.bundle)) as transport,
-    ):
-        good = await issue(transport, await signer_at(transport), ["a.example.com"], served, key=key)
+    good = await one_certificate(tmp_path, key)
     whole = (good.leaf + good.chain[0]).encode()
     for length in range(len(whole)):
         try:

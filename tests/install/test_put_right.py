@@ -197,7 +197,7 @@ def test_killed_while_it_puts_right(name: str, shells: dict[str, str], tmp_path:
     template = changed(tmp_path / "template", shells[name], bad=bad)
     batch = [fake("blog", 1), fake("news", 1)]
     switching = range(LINES.index("discard() {"), LINES.index("rollback() {"))
-    lines = [number for number in killable() if number in switching]
+    lines = killable(switching)
     seen: set[str] = set()
     with ThreadPoolExecutor(3) as pool:
         killed = list(pool.map(lambda line: survive(template, tmp_path / str(line), line, batch, seen), lines))

@@ -13,9 +13,10 @@ from certfleet.demo.pebble import free_port, make_tls
 from certfleet.dns.provider import TXTRecord
 from certfleet.errors import AcmeProblem, CARefuses, CAUnreachable, LeaseLost, OwnerError
 from certfleet.lifecycle.ordering import LONG_AGO, make_order
+from certfleet.lifecycle.outage import told
 from certfleet.lifecycle.passing import held_up
 from certfleet.lifecycle.records import order_member
-from certfleet.lifecycle.trouble import Parked
+from certfleet.lifecycle.trouble import Parked, Unanswered
 from certfleet.lifecycle.work import CASlow, Next, Waiting
 from certfleet.lifecycle.written import Written, field_of
 from certfleet.limits.buckets import Bucket, Charge, Rate
@@ -225,3 +226,28 @@ async def test_a_worker_that_was_too_slow_passes_nothing_on(steps: Steps) -> Non
         with pytest.raises(LeaseLost):
             await held_up(steps.bench, Claim(order_member("blog"), 0), app, await properties(steps), why)
         assert await steps.order() == before
+
+
+async def test_a_ca_that_is_away_for_the_whole_fleet(steps: Steps) -> None:
+    """Away for half of the order's turn it is thought away beyond its end: the next CA is asked, without a try."""
+    await ordered(steps)
+    fleet = steps.bench.fleet
+    began = utcnow()
+    for number in range(3):
+        await fleet.outages.failed(A, f"other{number}", 0.0, None)
+    outage = await fleet.outages.of(A)
+    assert outage is not None
+    away = Unanswered(told(outage), outage)
+    found = await stopped(steps, away)
+    order = await steps.order()
+    assert (order.state, order.ca, order.attempts) == (OrderState.AWAY, A, 0)
+    assert order.turn_ends is not None
+    half = began + (order.turn_ends - began) / 2
+    assert found.at == pytest.approx(half, abs=timedelta(seconds=5)), "looked at again when that is to be decided"
+    steps.later(HOUR / 2 + timedelta(seconds=10))
+    await stopped(steps, away)
+    order = await steps.order()
+    assert (order.state, order.ca) == (OrderState.NEW, B)
+    [passed] = order.passed_over
+    assert (passed.ca, passed.cause) == (A, Cause.AWAY)
+    assert passed.why.startswith("the CA does not answer since")

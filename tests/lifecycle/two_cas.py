@@ -25,6 +25,7 @@ from certfleet.lifecycle.advance import advance
 from certfleet.lifecycle.check import check
 from certfleet.lifecycle.gate import open_gate
 from certfleet.lifecycle.ordering import LONG_AGO
+from certfleet.lifecycle.outage import look_at_outage
 from certfleet.lifecycle.records import check_member, order_member
 from certfleet.lifecycle.work import Step, work
 from certfleet.lifecycle.workbench import Workbench, open_workbench
@@ -36,7 +37,7 @@ from certfleet.vault import ensure_key
 from tests.acme_ca.flow import serving
 from tests.ca.strict import StrictCA, strict_ca
 
-STEPS: dict[str, Step] = {"check": check, "order": advance, "gate": open_gate}
+STEPS: dict[str, Step] = {"check": check, "order": advance, "gate": open_gate, "outage": look_at_outage}
 LOOKS = 600
 AWAKE = 0.02  # seconds between two looks at what is due
 
@@ -172,7 +173,7 @@ class Steps:
         """Every check, order and gate that is due now (orders by the clock of turns), once; what that was."""
         store, agenda = self.bench.fleet.store, self.bench.fleet.agenda
         for member in await store.redis.zrangebyscore(store.key("agenda"), "-inf", microseconds(self.now())):
-            if self.ahead and member.startswith("order:"):
+            if self.ahead and member.startswith(("order:", "outage:")):
                 await agenda.schedule(member, LONG_AGO)
         claims = [claim for claim in await agenda.due(500) if claim.kind in STEPS]
         for kind in {claim.kind for claim in claims}:
