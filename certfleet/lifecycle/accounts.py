@@ -101,7 +101,8 @@ async def register(fleet: Fleet, email: str, ca: str | None, *, agree_tos: bool)
 
     Its URL is what CAA records name (`accounturi`, RFC 8657). `agree_tos`: the operator's word on the CA's terms.
     """
-    at = await _resolved(fleet, ca or effective({}, await fleet.inventory.properties())["ca"])
+    everywhere = effective({}, await fleet.inventory.properties())
+    at = await _resolved(fleet, ca or first_ca(everywhere).directory)
     before = await known_account(fleet.store, at, email)
     async with _asking(fleet, at) as (accounts, _, transport):
         account, signer = await accounts.account_for(transport, email, agree_tos=agree_tos)

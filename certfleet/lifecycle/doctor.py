@@ -91,7 +91,7 @@ async def diagnose(fleet: Fleet, app: App) -> list[Finding]:
     async with open_workbench(fleet.settings) as bench:
         properties = effective(app.properties, await fleet.inventory.properties())
         cases = await asyncio.gather(*(_case(bench, app, properties, ca) for ca in cas_of(properties)))
-        asked = [(point, case) for point in POINTS for case in (cases if point in OF_A_CA else cases[:1])]
+        asked = [(point, case) for point in POINTS for case in (cases if _is_of_a_ca(point, cases[0]) else cases[:1])]
         found = list(await asyncio.gather(*(_asked(point, case) for point, case in asked)))
     free = [one for one in found if one.ca is not None and one.name == CAA and not one.stops]
     return [replace(one, stops=one.stops and not free) if one.ca is not None else one for one in found]
@@ -99,7 +99,12 @@ async def diagnose(fleet: Fleet, app: App) -> list[Finding]:
 
 async def _asked(point: Pointer, case: Case) -> Finding:
     found = await point(case)
-    return replace(found, ca=case.ca.name) if point in OF_A_CA else found
+    return replace(found, ca=case.ca.name) if _is_of_a_ca(point, case) else found
+
+
+def _is_of_a_ca(point: Pointer, case: Case) -> bool:
+    """Whether it is asked for each CA of the app's list."""
+    return point in OF_A_CA or (point is _challenge and case.flight.method == DNS_PERSIST01)
 
 
 async def _case(bench: Workbench, app: App, properties: Mapping[str, str], ca: CA) -> Case:
@@ -336,4 +341,5 @@ POINTS: tuple[Pointer, ...] = (
     _reached,
 )
 OF_A_CA = {_directory, _account, _number, _caa, _tokens}
-"""Asked for each CA of the app's list. An order is sent as long as there is a CA that CAA records do not forbid."""
+"""Asked for each CA of the app's list, as standing records are. An order is sent as long as there is a CA that CAA
+records do not forbid."""

@@ -197,7 +197,7 @@ async def estimate(
     shared = (charge.bucket for wish in planned for charge in wish.charges if charge.bucket.limit not in OF_ONE_ORDER)
     await desk.look([*shared, *(charge.bucket for wish in waiting for charge in wish.charges)])
     everywhere = effective(asked.properties, desk.everywhere)
-    lifetimes = {DEFAULT: asked.lifetime(resolve_ca(everywhere["ca"]).name)} | desk.lifetimes
+    lifetimes = {DEFAULT: asked.lifetime(first_ca(everywhere).name)} | desk.lifetimes
 
     def work() -> Estimate:
         found = forecast(wishes, desk.levels, now, background=desk.background, follow=desk.follow)

@@ -14,7 +14,7 @@ from datetime import datetime
 from certfleet.acme_ca.account_records import known_account
 from certfleet.acme_ca.challenges.dns_persist01 import Holder, Wanted, judge, wanted, zone_line
 from certfleet.acme_ca.keys import load_account_key
-from certfleet.acme_ca.presets import resolve_ca
+from certfleet.ca_list import cas_of
 from certfleet.dns.authority import Place, Shown, Zones
 from certfleet.errors import OwnerError
 from certfleet.identifiers import address_of
@@ -64,7 +64,7 @@ class StandingRecord:
 
 
 async def standing_records(fleet: Fleet, app: App) -> list[StandingRecord]:
-    """The records that an app needs, and whether they stand.
+    """The records that an app needs at each of its CAs, and whether they stand.
 
     Raises OwnerError where there is no account yet or the CA does not say what it is called, CAError, VaultError, and
     ConfigurationError without the vault's key, which opens the account's.
@@ -72,8 +72,8 @@ async def standing_records(fleet: Fleet, app: App) -> list[StandingRecord]:
     ensure_key(fleet.settings)
     async with open_workbench(fleet.settings) as bench:
         properties = effective(app.properties, await fleet.inventory.properties())
-        ca = resolve_ca(properties["ca"], bundle=properties["ca-bundle"] or None)
-        return await _at(bench, app, ca, properties)
+        found = [await _at(bench, app, ca, properties) for ca in cas_of(properties)]
+        return [record for records in found for record in records]
 
 
 async def _at(bench: Workbench, app: App, ca: CA, properties: Mapping[str, str]) -> list[StandingRecord]:
@@ -115,8 +115,8 @@ async def _account(bench: Workbench, app: App, ca: CA, email: str) -> Account:
     if account is None or account.url is None:
         raise OwnerError(
             f"there is no account for {email or 'the app (set its email)'} at {ca.name} yet, and the records of "
-            f"dns-persist-01 name it: `certfleet enable {app.name}` makes it with the first order, whose error then "
-            "names the records to make"
+            f"dns-persist-01 name it: `certfleet account register {email or 'EMAIL'} --ca {ca.name}` makes it, "
+            f"and so does the first order that app {app.name} has there"
         )
     return account
 

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from certfleet.acme_ca.challenges.dns_persist01 import METHOD
-from certfleet.acme_ca.presets import resolve_ca
 from certfleet.agenda import Claim
+from certfleet.ca_list import cas_of
 from certfleet.errors import CAError, OwnerError, VaultError
 from certfleet.lifecycle.standing import Sighting, sightings
 from certfleet.lifecycle.workbench import Workbench
-from certfleet.models import App, Certificate
+from certfleet.models import CA, App, Certificate
 
 PATIENCE = 30.0  # seconds for one look at all records of an app; the next check looks again
 
@@ -22,13 +22,10 @@ async def watch(
     """Look at an app's standing records, and keep and tell what is wrong with them. Raises LeaseLost."""
     if properties["challenge"] != METHOD:
         return
-    try:
-        ca = resolve_ca(properties["ca"], bundle=properties["ca-bundle"] or None)
-        async with asyncio.timeout(PATIENCE):
-            seen = await sightings(bench, app, ca, properties)
-    except (CAError, OwnerError, VaultError, TimeoutError):
-        return  # what is known stays; an order that cannot go on for it says why
-    found = warning(app, seen, certificate)
+    cas = cas_of(properties)
+    told = [await _seen(bench, app, ca, certificate, properties) for ca in cas]
+    wrong = [f"at {ca.name}: {words}" if len(cas) > 1 else words for ca, words in zip(cas, told, strict=True) if words]
+    found = "; ".join(wrong) if wrong or None not in told else None
     records, journal = bench.fleet.records, bench.fleet.journal
     known = (await records.warnings([app.name])).get(app.name, "")
     if found is None or found == known:
@@ -38,6 +35,18 @@ async def watch(
     else:
         entry = journal.entry(app.name, "standing record right", "every DNS server shows what the CA looks for")
     await records.save_warning(claim, app.name, found, entry)
+
+
+async def _seen(
+    bench: Workbench, app: App, ca: CA, certificate: Certificate, properties: Mapping[str, str]
+) -> str | None:
+    """What is wrong with the records for one CA, as `warning` has it."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            seen = await sightings(bench, app, ca, properties)
+    except (CAError, OwnerError, VaultError, TimeoutError):
+        return None  # what is known stays; an order that cannot go on for it says why
+    return warning(app, seen, certificate)
 
 
 def warning(app: App, seen: Sequence[Sighting], certificate: Certificate) -> str | None:

@@ -130,7 +130,7 @@ class Bind:
         """Tell the secondary that the zone has changed (RFC 1996), so that it fetches it."""
         message = dns.message.make_query(zone, "SOA", flags=dns.flags.AA)
         message.set_opcode(dns.opcode.NOTIFY)
-        await dns.asyncquery.udp(message, SECONDARY, timeout=1, port=self.port, source=PRIMARY)
+        await dns.asyncquery.udp(message, SECONDARY, timeout=10, port=self.port, source=PRIMARY)
 
     def log(self) -> str:
         """What both say."""

@@ -93,7 +93,7 @@ async def test_shown_by_the_command_line(fleet: Shop, common: Parts, monkeypatch
     said = await certfleet("dns-persist", "show", "early")
     assert (said.exit_code, said.stdout) == (1, "")
     assert "there is no account for ops@example.com" in said.stderr
-    assert "`certfleet enable early` makes it with the first order" in said.stderr
+    assert f"`certfleet account register ops@example.com --ca {common.ca.directory}` makes it" in said.stderr
     await fleet.client.enable("early")
     name, value = told(await fleet.settled("early"))
     said = await certfleet("dns-persist", "show", "early")

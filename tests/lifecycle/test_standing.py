@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from certfleet.acme_ca.challenges.dns_persist01 import Wanted
 from certfleet.cli.output import note
+from certfleet.demo.pebble import free_port
 from certfleet.dns import authority
 from certfleet.dns.authority import Place, Shown
 from certfleet.errors import OwnerError
 from certfleet.lifecycle.doctor import diagnose
-from certfleet.lifecycle.standing import Sighting, require_standing, sighted
+from certfleet.lifecycle.standing import Sighting, require_standing, sighted, standing_records
 from certfleet.lifecycle.watching import warning
 from certfleet.models import Account, load, utcnow
 from certfleet.overview import State
@@ -107,6 +108,27 @@ async def test_a_record_that_ends_before_the_certificate(fleet: Shop) -> None:
     await fleet.client.set_property("challenge", "dns-persist-01", "blog")
     await fleet.client.remove_app("blog")
     assert await fleet.bench.fleet.records.warnings(["blog"]) == {}
+
+
+async def test_each_ca_of_a_list_has_its_records(fleet: Shop) -> None:
+    """The watch and the doctor say at which CA; without an account at one of them `show` says how to get it."""
+    value, first = await record(fleet), fleet.ca.directory
+    second = f"https://127.0.0.1:{free_port()}/dir"
+    await fleet.client.set_property("ca", f"{first},{second}", "blog")
+    with pytest.raises(OwnerError, match=f"no account for ops@example.com at {second} yet"):
+        await standing_records(fleet.bench.fleet, await fleet.client.app("blog"))
+    assert (await fleet.check("blog")).warning is None, "who is not asked before there is need has none"
+    await fleet.take_away(RECORD, value)
+    told = (await fleet.check("blog")).warning
+    assert told is not None
+    assert told.startswith(f"at {first}: the next renewal will fail: {RECORD}")
+    found = await diagnose(fleet.bench.fleet, await fleet.client.app("blog"))
+    assert [point.ca for point in found if point.name == "challenge"] == [first, second]
+    await fleet.client.set_property("ca", first, "blog")
+    await fleet.make(RECORD, value)
+    assert (await fleet.check("blog")).warning is None
+    [standing] = await standing_records(fleet.bench.fleet, await fleet.client.app("blog"))
+    assert (standing.ca, standing.value, standing.stands) == (first, value, True)
 
 
 async def test_dns_that_does_not_answer_changes_nothing(fleet: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
