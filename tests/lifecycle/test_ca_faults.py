@@ -87,11 +87,11 @@ async def test_an_answer_goes_wrong(sim: Simulation, name: str) -> None:
 @pytest.mark.parametrize("how", ["hang", "drip"])
 async def test_an_answer_that_takes_too_long(sim: Simulation, monkeypatch: pytest.MonkeyPatch, how: How) -> None:
     """The time-out (here a fraction of a second) is for the whole answer; the CA has done what it was asked."""
-    monkeypatch.setattr(transport, "TIMEOUT", aiohttp.ClientTimeout(total=0.25))
-    await sim.ca.fail("directory", how, seconds=0.6)
+    monkeypatch.setattr(transport, "TIMEOUT", aiohttp.ClientTimeout(total=0.6))
+    await sim.ca.fail("directory", how, seconds=1.2)
     await issued_once(sim, "first")
     for kind in EACH:
-        await sim.ca.fail(kind, how, seconds=0.6)
+        await sim.ca.fail(kind, how, seconds=1.2)
         await issued_once(sim, kind.lower(), orders=2 if kind == "newOrder" else 1)
 
 
