@@ -25,9 +25,9 @@ from bench.private_redis import cpu_ms, private_redis, socket_of
 from certfleet.acme_ca.crl import distribution_point
 from certfleet.agenda import Claim
 from certfleet.cli.output import print_json, print_table
-from certfleet.lifecycle.crl_book import WatchedList, crl_member
-from certfleet.lifecycle.crl_look import look
-from certfleet.lifecycle.ordering import LONG_AGO
+from certfleet.lifecycle.orders.ordering import LONG_AGO
+from certfleet.lifecycle.revocations.crl_book import WatchedList, crl_member
+from certfleet.lifecycle.revocations.crl_look import look
 from certfleet.lifecycle.work import work
 from certfleet.lifecycle.workbench import Workbench, open_workbench
 from certfleet.models import App, dump, utcnow

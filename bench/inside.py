@@ -26,10 +26,10 @@ from certfleet.agenda import Claim
 from certfleet.client import open_client
 from certfleet.demo.pebble import child, free_port
 from certfleet.demo.story import furnish
-from certfleet.lifecycle.advance import advance
-from certfleet.lifecycle.check import check
 from certfleet.lifecycle.fleet import open_fleet
-from certfleet.lifecycle.install import install
+from certfleet.lifecycle.hosts.install import install
+from certfleet.lifecycle.orders.advance import advance
+from certfleet.lifecycle.renewals.check import check
 from certfleet.lifecycle.work import Next, Step, work
 from certfleet.lifecycle.workbench import Workbench, open_workbench
 from certfleet.settings import Settings, load_settings

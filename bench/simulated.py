@@ -1,9 +1,9 @@
 """A fleet that lives through a year and a half on a simulated clock, before a CA that shortens its certificates.
 
-What decides is the product's: when a check comes and what it decides (lifecycle/renewal.py), the instant in the CA's
-window (renewal_info.py), the hour that is not full (spreading.py), who goes first (urgency.py), which tokens an order
-asks for (limits/keys.py) and when it gets them (limits/simulation.py). Simulated are the clock, Redis and the CA,
-which has books and windows of its own (tests/ca/), written apart from the product's.
+What decides is the product's: when a check comes and what it decides (lifecycle/renewals/renewal.py), the instant in
+the CA's window (renewal_info.py), the hour that is not full (spreading.py), who goes first (urgency.py), which tokens
+an order asks for (limits/keys.py) and when it gets them (limits/simulation.py). Simulated are the clock, Redis and the
+CA, which has books and windows of its own (tests/ca/), written apart from the product's.
 
 Nothing fails, and a certificate is there when its order is admitted. A look at the CA's renewal information that finds
 what the one before it found changes nothing: those that are more than eight hours before the renewal are left out.
@@ -17,12 +17,12 @@ from datetime import UTC, datetime, timedelta
 
 from certfleet.acme_ca.ari import RenewalInfo
 from certfleet.acme_ca.presets import resolve_ca
-from certfleet.lifecycle.admission import is_same_set
-from certfleet.lifecycle.renewal import SHORT, NotDue, Slot, decide, due_time
-from certfleet.lifecycle.renewal_info import FIRST_LOOK, answered, is_to_be_asked
-from certfleet.lifecycle.replacement import in_window
-from certfleet.lifecycle.spreading import HOUR, choose, earliest, hour_of
-from certfleet.lifecycle.urgency import urgency
+from certfleet.lifecycle.orders.admission import is_same_set
+from certfleet.lifecycle.orders.replacement import in_window
+from certfleet.lifecycle.orders.urgency import urgency
+from certfleet.lifecycle.renewals.renewal import SHORT, NotDue, Slot, decide, due_time
+from certfleet.lifecycle.renewals.renewal_info import FIRST_LOOK, answered, is_to_be_asked
+from certfleet.lifecycle.renewals.spreading import HOUR, choose, earliest, hour_of
 from certfleet.limits.buckets import Charge
 from certfleet.limits.keys import order_buckets
 from certfleet.limits.presets import limits_of

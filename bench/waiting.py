@@ -18,8 +18,8 @@ from bench.limited import LOCATION, Limited, limited
 from bench.machine import machine
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.cli.output import print_json, print_table
-from certfleet.lifecycle.admission import admission
-from certfleet.lifecycle.ordering import make_order
+from certfleet.lifecycle.orders.admission import admission
+from certfleet.lifecycle.orders.ordering import make_order
 from certfleet.lifecycle.records import order_member
 from certfleet.lifecycle.work import Waiting
 from certfleet.lifecycle.workbench import Workbench, open_workbench

@@ -7,8 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from certfleet.acme_ca.presets import name_of
-from certfleet.lifecycle.renewal import Slot, current, due_time, renewal_time
-from certfleet.lifecycle.waves import hosts_named, parse_waves, rollout
+from certfleet.lifecycle.hosts.waves import hosts_named, parse_waves, rollout
+from certfleet.lifecycle.renewals.renewal import Slot, current, due_time, renewal_time
 from certfleet.limits.line import Place
 from certfleet.limits.outages import Outage
 from certfleet.limits.words import meaning

@@ -20,7 +20,7 @@ from certfleet.identifiers import normalise, require_public
 from certfleet.install.snippet import RESPONDER
 from certfleet.key_place import PROPERTY as KEY_ON_HOST
 from certfleet.key_place import require_one_host
-from certfleet.lifecycle.waves import parse_waves
+from certfleet.lifecycle.hosts.waves import parse_waves
 from certfleet.models import CA, App, KeyType
 
 

@@ -2,8 +2,8 @@
 
 from celery import shared_task
 
-from certfleet.lifecycle.gate import open_gate
-from certfleet.lifecycle.outage import look_at_outage
+from certfleet.lifecycle.orders.gate import open_gate
+from certfleet.lifecycle.orders.outage import look_at_outage
 from tasks.shell import run_members
 
 

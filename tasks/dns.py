@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from certfleet.lifecycle.txt import tidy
+from certfleet.lifecycle.challenges.txt import tidy
 from tasks.shell import run_members
 
 

@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from certfleet.lifecycle.check import check
+from certfleet.lifecycle.renewals.check import check
 from tasks.shell import run_members
 
 

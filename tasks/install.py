@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from certfleet.lifecycle.install import install
+from certfleet.lifecycle.hosts.install import install
 from tasks.shell import run_members
 
 

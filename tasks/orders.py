@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from certfleet.lifecycle.advance import advance
+from certfleet.lifecycle.orders.advance import advance
 from tasks.shell import run_members
 
 

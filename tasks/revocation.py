@@ -2,8 +2,8 @@
 
 from celery import shared_task
 
-from certfleet.lifecycle.crl_look import look
-from certfleet.lifecycle.revocation import revoke
+from certfleet.lifecycle.revocations.crl_look import look
+from certfleet.lifecycle.revocations.revocation import revoke
 from tasks.shell import run_members
 
 

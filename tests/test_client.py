@@ -11,7 +11,7 @@ import pytest
 from certfleet.client import Client, open_client
 from certfleet.errors import LeaseLost, UsageError
 from certfleet.lifecycle.fleet import Fleet
-from certfleet.lifecycle.ordering import make_order
+from certfleet.lifecycle.orders.ordering import make_order
 from certfleet.lifecycle.records import check_member, order_member
 from certfleet.models import Host, Installation, Order, OrderState, utcnow
 from certfleet.overview import State

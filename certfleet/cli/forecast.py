@@ -14,7 +14,7 @@ from certfleet.cli.output import left, moment, print_json, print_table
 from certfleet.cli.session import ask, guarded, raise_usage
 
 if TYPE_CHECKING:
-    from certfleet.lifecycle.estimate import AppForecast, Estimate, Summary
+    from certfleet.lifecycle.forecasts.estimate import AppForecast, Estimate, Summary
 
 SHOWN = 5  # apps at each end of a long list
 

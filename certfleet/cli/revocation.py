@@ -15,10 +15,10 @@ from certfleet.cli.output import moment, print_json
 from certfleet.cli.session import Exit, ask, fail, guarded, raise_usage
 
 if TYPE_CHECKING:
-    from certfleet.lifecycle.crl_book import WatchedList
-    from certfleet.lifecycle.estimate import Estimate
-    from certfleet.lifecycle.replacing import Progress, Selection
-    from certfleet.lifecycle.revocations import Revocation
+    from certfleet.lifecycle.forecasts.estimate import Estimate
+    from certfleet.lifecycle.revocations.book import Revocation
+    from certfleet.lifecycle.revocations.crl_book import WatchedList
+    from certfleet.lifecycle.revocations.replacing import Progress, Selection
 
 REASONS = "unspecified, keyCompromise, superseded, cessationOfOperation, affiliationChanged"
 LOOK = 1.0  # seconds between two looks of --wait
@@ -134,7 +134,7 @@ def replace(
 
 
 def _selection(file: str | None, ca: str | None, between: tuple[str, str] | None) -> Selection:
-    from certfleet.lifecycle.replacing import selection  # noqa: PLC0415  late, like every import of a command
+    from certfleet.lifecycle.revocations.replacing import selection  # noqa: PLC0415  late, like every import of a command
 
     text: str | None = None
     if file is not None:

@@ -10,7 +10,7 @@ from certfleet.errors import UsageError
 from certfleet.identifiers import normalise_all
 from certfleet.inventory import check_name
 from certfleet.key_place import require_able
-from certfleet.lifecycle.errands import removal
+from certfleet.lifecycle.hosts.errands import removal
 from certfleet.lifecycle.records import check_member, order_member
 from certfleet.models import App, Host
 from certfleet.properties import check_property, effective, require_usable

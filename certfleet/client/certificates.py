@@ -9,15 +9,15 @@ from certfleet.acme_ca.reasons import Reason
 from certfleet.client.desk import Done
 from certfleet.client.looking import Looks
 from certfleet.errors import UsageError
-from certfleet.lifecycle.crl_book import WatchedList
-from certfleet.lifecycle.errands import removal
-from certfleet.lifecycle.estimate import Estimate
-from certfleet.lifecycle.forecast import estimate
-from certfleet.lifecycle.ordering import change_order, forgiven, hurried
-from certfleet.lifecycle.replacing import Progress, Selection, begin, progress, select
-from certfleet.lifecycle.revocations import Revocation
-from certfleet.lifecycle.whatif import what_if
-from certfleet.lifecycle.withdrawal import COMPROMISED, ask_revocation
+from certfleet.lifecycle.forecasts.estimate import Estimate
+from certfleet.lifecycle.forecasts.forecast import estimate
+from certfleet.lifecycle.forecasts.whatif import what_if
+from certfleet.lifecycle.hosts.errands import removal
+from certfleet.lifecycle.orders.ordering import change_order, forgiven, hurried
+from certfleet.lifecycle.revocations.book import Revocation
+from certfleet.lifecycle.revocations.crl_book import WatchedList
+from certfleet.lifecycle.revocations.replacing import Progress, Selection, begin, progress, select
+from certfleet.lifecycle.revocations.withdrawal import COMPROMISED, ask_revocation
 from certfleet.models import utcnow
 from certfleet.overview import standing
 
@@ -111,7 +111,7 @@ class CertificateRequests(Looks):
         return await self._fleet.crls.of(certificate) if certificate is not None else None
 
     async def select(self, wanted: Selection) -> list[str]:
-        """The enabled apps whose present certificate is one of these (lifecycle/replacing.py), by name."""
+        """The enabled apps whose present certificate is one of these (lifecycle/revocations/replacing.py), by name."""
         return [app.name for app, _ in await select(self._fleet, wanted)]
 
     async def replace(self, wanted: Selection, *, revoke: str | None = None) -> Progress:

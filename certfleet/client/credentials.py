@@ -12,7 +12,12 @@ from certfleet.client.desk import Done
 from certfleet.errors import UsageError
 from certfleet.lifecycle import accounts
 from certfleet.lifecycle.accounts import AccountView
-from certfleet.lifecycle.dns_credentials import DNSCredentials, forget_credentials, keep_credentials, list_credentials
+from certfleet.lifecycle.challenges.dns_credentials import (
+    DNSCredentials,
+    forget_credentials,
+    keep_credentials,
+    list_credentials,
+)
 from certfleet.lifecycle.external import Bound, Offer, account_of, checked, every, find, forget, keep, offer
 from certfleet.models import CA
 from certfleet.properties import check_property, effective

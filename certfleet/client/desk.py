@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from certfleet.hint import send_hint
 from certfleet.lifecycle.fleet import Fleet
-from certfleet.lifecycle.ordering import LONG_AGO, change_order, forgiven, make_order
+from certfleet.lifecycle.hosts.unmade import ask_again
+from certfleet.lifecycle.orders.ordering import LONG_AGO, change_order, forgiven, make_order
 from certfleet.lifecycle.records import host_member
-from certfleet.lifecycle.unmade import ask_again
 from certfleet.models import App, utcnow
 from certfleet.properties import effective
 

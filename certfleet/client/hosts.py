@@ -11,8 +11,9 @@ from certfleet.errors import UsageError
 from certfleet.install.login import parse_login
 from certfleet.install.servers import check_server
 from certfleet.inventory import check_address, check_name
-from certfleet.lifecycle import publishing, unmade
-from certfleet.lifecycle.errands import CLEANUP, app_of
+from certfleet.lifecycle.challenges import publishing
+from certfleet.lifecycle.hosts import unmade
+from certfleet.lifecycle.hosts.errands import CLEANUP, app_of
 from certfleet.lifecycle.records import host_member
 from certfleet.models import Host
 
@@ -74,7 +75,7 @@ class HostRequests(Desk):
         user@host[:port], is who does this, with this machine's SSH agent, keys and configuration (None: the same).
         Raises UsageError, InstallError, ConfigurationError.
         """
-        from certfleet.lifecycle.hosts import set_up_host  # noqa: PLC0415  late as above
+        from certfleet.lifecycle.hosts.host import set_up_host  # noqa: PLC0415  late as above
 
         host = await self.host(name)
         if host.driver != "ssh":
@@ -103,13 +104,13 @@ class HostRequests(Desk):
         With `reload` its web server is reloaded, the only proof that it may be. This asks from here: for a host in a
         zone, on a machine of that zone.
         """
-        from certfleet.lifecycle.hosts import check_host  # noqa: PLC0415  late as above
+        from certfleet.lifecycle.hosts.host import check_host  # noqa: PLC0415  late as above
 
         return await check_host(self._fleet, await self.host(name), reload=reload)
 
     async def installer_key(self) -> str:
         """The fleet's public SSH key, as a line of authorized_keys; made on first use. Raises ConfigurationError."""
-        from certfleet.lifecycle.hosts import installer_key  # noqa: PLC0415  late as above
+        from certfleet.lifecycle.hosts.host import installer_key  # noqa: PLC0415  late as above
 
         return await installer_key(self._fleet)
 

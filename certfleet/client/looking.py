@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from certfleet.acme_ca.presets import presets, resolve_ca
 from certfleet.journal import Entry
-from certfleet.lifecycle.estimate import Estimate
-from certfleet.lifecycle.forecast import estimate
+from certfleet.lifecycle.forecasts.estimate import Estimate
+from certfleet.lifecycle.forecasts.forecast import estimate
+from certfleet.lifecycle.forecasts.whatif import what_if
 from certfleet.lifecycle.limiting import Publication, Rule, rules, set_limits
-from certfleet.lifecycle.whatif import what_if
 from certfleet.limits.line import Lines
 from certfleet.limits.outages import Outage
 from certfleet.limits.view import BucketInUse, buckets_in_use
@@ -21,8 +21,8 @@ from certfleet.plan import Planned
 from certfleet.properties import effective
 
 if TYPE_CHECKING:
+    from certfleet.lifecycle.challenges.standing import StandingRecord
     from certfleet.lifecycle.doctor import Finding
-    from certfleet.lifecycle.standing import StandingRecord
 
 from certfleet.client.apps import AppRequests
 from certfleet.client.desk import Done
@@ -94,7 +94,7 @@ class Looks(AppRequests):
 
         Asks from here, which needs the vault's key. Raises UnknownName, OwnerError, CAError, ConfigurationError.
         """
-        from certfleet.lifecycle.standing import standing_records  # noqa: PLC0415  late as above
+        from certfleet.lifecycle.challenges.standing import standing_records  # noqa: PLC0415  late as above
 
         return await standing_records(self._fleet, await self.app(name))
 

@@ -18,7 +18,7 @@ from certfleet.acme_ca.presets import is_preset, resolve_ca
 from certfleet.ca_list import cas_of, first_ca
 from certfleet.errors import UsageError
 from certfleet.lifecycle.fleet import Fleet
-from certfleet.lifecycle.ordering import change_order
+from certfleet.lifecycle.orders.ordering import change_order
 from certfleet.limits.buckets import Buckets
 from certfleet.limits.presets import Told
 from certfleet.limits.registrations import Registrations

@@ -21,11 +21,19 @@ from certfleet.acme_ca.protocol import Signer
 from certfleet.acme_ca.transport import Transport
 from certfleet.ca_list import cas_of
 from certfleet.errors import CAError, OwnerError, VaultError
+from certfleet.lifecycle.challenges.standing import sightings
+from certfleet.lifecycle.challenges.trial import served_everywhere
+from certfleet.lifecycle.challenges.watching import warning
 from certfleet.lifecycle.fleet import Fleet
-from certfleet.lifecycle.preflight import BY_ADDRESS, Preflight, first_few, forbidden, is_address, missing, preflight
-from certfleet.lifecycle.standing import sightings
-from certfleet.lifecycle.trial import served_everywhere
-from certfleet.lifecycle.watching import warning
+from certfleet.lifecycle.orders.preflight import (
+    BY_ADDRESS,
+    Preflight,
+    first_few,
+    forbidden,
+    is_address,
+    missing,
+    preflight,
+)
 from certfleet.lifecycle.workbench import Workbench, open_workbench
 from certfleet.limits.buckets import Bucket
 from certfleet.limits.keys import RENEWAL_WINDOW, order_buckets, refused_bucket, slow_down_bucket

@@ -10,12 +10,12 @@ from certfleet.agenda import Agenda, Claim
 from certfleet.dns.credentials import CredentialsBook
 from certfleet.inventory import Inventory
 from certfleet.journal import Journal
-from certfleet.lifecycle.crl_book import CRLBook
-from certfleet.lifecycle.errands import Errands
+from certfleet.lifecycle.challenges.written import TXTBook
+from certfleet.lifecycle.hosts.errands import Errands
 from certfleet.lifecycle.records import Records
-from certfleet.lifecycle.revocations import Revocations
-from certfleet.lifecycle.spreading import Spreading
-from certfleet.lifecycle.written import TXTBook
+from certfleet.lifecycle.renewals.spreading import Spreading
+from certfleet.lifecycle.revocations.book import Revocations
+from certfleet.lifecycle.revocations.crl_book import CRLBook
 from certfleet.limits.outages import Outages
 from certfleet.limits.overrides import LimitsBook
 from certfleet.limits.rooms import Rooms

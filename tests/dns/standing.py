@@ -20,10 +20,10 @@ from certfleet.client import Client
 from certfleet.demo.pebble import free_port
 from certfleet.dns.authority import Zones
 from certfleet.dns.rfc2136 import RFC2136, Keys
-from certfleet.lifecycle.advance import advance
-from certfleet.lifecycle.check import check
-from certfleet.lifecycle.ordering import LONG_AGO
+from certfleet.lifecycle.orders.advance import advance
+from certfleet.lifecycle.orders.ordering import LONG_AGO
 from certfleet.lifecycle.records import check_member
+from certfleet.lifecycle.renewals.check import check
 from certfleet.lifecycle.work import Step, work
 from certfleet.lifecycle.workbench import Workbench, open_workbench
 from certfleet.models import Host

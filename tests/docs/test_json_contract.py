@@ -19,16 +19,16 @@ from certfleet.demo.story import Summary
 from certfleet.install.answer import Point
 from certfleet.journal import Entry
 from certfleet.lifecycle.accounts import AccountView
-from certfleet.lifecycle.crl_book import WatchedList
-from certfleet.lifecycle.dns_credentials import DNSCredentials
+from certfleet.lifecycle.challenges.dns_credentials import DNSCredentials
+from certfleet.lifecycle.challenges.standing import StandingRecord
 from certfleet.lifecycle.doctor import Finding
-from certfleet.lifecycle.estimate import AppForecast, BucketForecast, LimitForecast
-from certfleet.lifecycle.estimate import Summary as ForecastSummary
 from certfleet.lifecycle.external import Bound, Profile
+from certfleet.lifecycle.forecasts.estimate import AppForecast, BucketForecast, LimitForecast
+from certfleet.lifecycle.forecasts.estimate import Summary as ForecastSummary
 from certfleet.lifecycle.limiting import Publication, Rule
-from certfleet.lifecycle.replacing import Progress
-from certfleet.lifecycle.revocations import Revocation
-from certfleet.lifecycle.standing import StandingRecord
+from certfleet.lifecycle.revocations.book import Revocation
+from certfleet.lifecycle.revocations.crl_book import WatchedList
+from certfleet.lifecycle.revocations.replacing import Progress
 from certfleet.limits.outages import Outage, id_of
 from certfleet.limits.view import BucketInUse
 from certfleet.models import Account, App, Cause, Host, Installation, Passed, dump, utcnow
@@ -205,7 +205,7 @@ def test_causes() -> None:
 def test_events() -> None:
     """All words that the journal writes."""
     told = {row[0] for row in CONTRACT.table("### events")}
-    written = {"install failed", "served"}  # chosen by a condition, lifecycle/install.py
+    written = {"install failed", "served"}  # chosen by a condition, lifecycle/hosts/install.py
     for path in (ROOT / "certfleet").rglob("*.py"):
         written |= set(re.findall(r'journal\.(?:write|entry)\([^,]+, "([^"]+)"', path.read_text()))
     assert told == written

@@ -12,10 +12,10 @@ from cryptography import x509
 
 from certfleet.acme_ca.crl import distribution_point
 from certfleet.agenda import Claim
-from certfleet.lifecycle.crl_book import WatchedList, crl_member
-from certfleet.lifecycle.crl_look import look, watch
-from certfleet.lifecycle.ordering import LONG_AGO
+from certfleet.lifecycle.orders.ordering import LONG_AGO
 from certfleet.lifecycle.records import chain_name, check_member
+from certfleet.lifecycle.revocations.crl_book import WatchedList, crl_member
+from certfleet.lifecycle.revocations.crl_look import look, watch
 from certfleet.lifecycle.work import work
 from certfleet.lifecycle.workbench import Workbench, open_workbench
 from certfleet.models import App, Certificate, dump, utcnow

@@ -20,11 +20,11 @@ from certfleet.demo.pebble import free_port
 from certfleet.install.bundle import Item
 from certfleet.install.probe import served
 from certfleet.install.snippet import snippet
-from certfleet.lifecycle.check import check
-from certfleet.lifecycle.install import install
-from certfleet.lifecycle.issued import afterwards
-from certfleet.lifecycle.ordering import LONG_AGO
+from certfleet.lifecycle.hosts.install import install
+from certfleet.lifecycle.orders.issued import afterwards
+from certfleet.lifecycle.orders.ordering import LONG_AGO
 from certfleet.lifecycle.records import chain_name, check_member, host_member, order_member
+from certfleet.lifecycle.renewals.check import check
 from certfleet.lifecycle.work import Step, work
 from certfleet.lifecycle.workbench import Workbench, open_workbench
 from certfleet.models import App, Certificate, Host, Installation, KeyType, Order, utcnow

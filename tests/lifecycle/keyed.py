@@ -22,10 +22,10 @@ from certfleet.demo.pebble import DemoCA, free_port, pebble
 from certfleet.install.drivers.connections import Connections, Finished
 from certfleet.install.installer import Installer
 from certfleet.install.snippet import snippet
-from certfleet.lifecycle.advance import advance
-from certfleet.lifecycle.check import check
-from certfleet.lifecycle.install import install
-from certfleet.lifecycle.revocation import revoke
+from certfleet.lifecycle.hosts.install import install
+from certfleet.lifecycle.orders.advance import advance
+from certfleet.lifecycle.renewals.check import check
+from certfleet.lifecycle.revocations.revocation import revoke
 from certfleet.lifecycle.work import Step, work
 from certfleet.lifecycle.workbench import Workbench, open_workbench
 from certfleet.models import Certificate, Host

@@ -19,7 +19,7 @@ from typing import Any
 
 from certfleet.acme_ca import protocol
 from certfleet.agenda import Agenda
-from certfleet.lifecycle import advance as machine
+from certfleet.lifecycle.orders import advance as machine
 from certfleet.lifecycle.records import Records
 from certfleet.limits.rooms import Rooms
 

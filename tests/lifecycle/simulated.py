@@ -25,12 +25,12 @@ from certfleet.acme_ca.accounts import Accounts
 from certfleet.acme_ca.challenges.http01 import PATH
 from certfleet.agenda import Agenda
 from certfleet.client import Client
-from certfleet.lifecycle.advance import advance
-from certfleet.lifecycle.check import check
-from certfleet.lifecycle.gate import open_gate
-from certfleet.lifecycle.ordering import make_order
-from certfleet.lifecycle.outage import look_at_outage
+from certfleet.lifecycle.orders.advance import advance
+from certfleet.lifecycle.orders.gate import open_gate
+from certfleet.lifecycle.orders.ordering import make_order
+from certfleet.lifecycle.orders.outage import look_at_outage
 from certfleet.lifecycle.records import Records, check_member
+from certfleet.lifecycle.renewals.check import check
 from certfleet.lifecycle.work import Step, work
 from certfleet.lifecycle.workbench import Workbench, open_workbench
 from certfleet.limits.buckets import Buckets

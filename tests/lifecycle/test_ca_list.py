@@ -19,7 +19,7 @@ from certfleet.acme_ca.accounts import account_id
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.cli.commands import app as commands
 from certfleet.lifecycle.records import order_member
-from certfleet.lifecycle.renewal import NotDue, decide
+from certfleet.lifecycle.renewals.renewal import NotDue, decide
 from certfleet.models import Cause, KeyType, OrderState
 from certfleet.overview import State
 from certfleet.properties import effective

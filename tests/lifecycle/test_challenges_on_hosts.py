@@ -18,8 +18,8 @@ from certfleet.demo.pebble import DemoCA, free_port, pebble
 from certfleet.demo.story import running_fleet
 from certfleet.errors import OwnerError
 from certfleet.install.snippet import snippet
+from certfleet.lifecycle.challenges.publishing import AT_ONCE, WEBROOT, Wish, hand_out, visit, wish
 from certfleet.lifecycle.fleet import Fleet
-from certfleet.lifecycle.publishing import AT_ONCE, WEBROOT, Wish, hand_out, visit, wish
 from certfleet.lifecycle.work import Waiting
 from certfleet.lifecycle.workbench import Workbench, open_workbench
 from certfleet.models import App, Host, utcnow

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from certfleet.acme_ca.reasons import Reason
 from certfleet.errors import CAMisbehaved, CAUnreachable, LeaseLost
-from certfleet.lifecycle import crl_look, revoked_by_ca
-from certfleet.lifecycle.crl_book import WatchedList, crl_member
-from certfleet.lifecycle.crl_look import look
-from certfleet.lifecycle.ordering import LONG_AGO, make_order
+from certfleet.lifecycle.orders.ordering import LONG_AGO, make_order
 from certfleet.lifecycle.records import check_member, order_member
-from certfleet.lifecycle.revocations import Revocation
-from certfleet.lifecycle.withdrawal import SAFETY
+from certfleet.lifecycle.revocations import crl_look, revoked_by_ca
+from certfleet.lifecycle.revocations.book import Revocation
+from certfleet.lifecycle.revocations.crl_book import WatchedList, crl_member
+from certfleet.lifecycle.revocations.crl_look import look
+from certfleet.lifecycle.revocations.withdrawal import SAFETY
 from certfleet.models import Certificate, utcnow
 from certfleet.properties import effective
 from certfleet.settings import Settings

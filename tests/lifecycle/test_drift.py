@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from certfleet.errors import HostUnreachable, InstallError
 from certfleet.install.answer import AppAnswer, State
-from certfleet.lifecycle import drift, outcomes
-from certfleet.lifecycle.waves import rollout
+from certfleet.lifecycle.hosts import drift, outcomes
+from certfleet.lifecycle.hosts.waves import rollout
 from certfleet.models import App, Fault, Installation
 from tests.certificate_records import record
 

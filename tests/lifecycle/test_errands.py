@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certfleet.errors import UnknownName
-from certfleet.lifecycle.errands import GIVEN_UP, Errand, after_failure, app_of, is_superseded, most_kept, removal
-from certfleet.lifecycle.ordering import LONG_AGO
+from certfleet.lifecycle.hosts.errands import GIVEN_UP, Errand, after_failure, app_of, is_superseded, most_kept, removal
+from certfleet.lifecycle.orders.ordering import LONG_AGO
 from certfleet.lifecycle.records import host_member
 from certfleet.models import App
 from certfleet.settings import Settings

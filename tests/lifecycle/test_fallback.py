@@ -23,7 +23,7 @@ from certfleet.errors import (
     Subproblem,
     VaultError,
 )
-from certfleet.lifecycle.fallback import (
+from certfleet.lifecycle.orders.fallback import (
     SHORTEST,
     WITHOUT_CERTIFICATE,
     Choice,
@@ -35,9 +35,9 @@ from certfleet.lifecycle.fallback import (
     obstacle_of,
     told,
 )
-from certfleet.lifecycle.renewal import retry_after
-from certfleet.lifecycle.trouble import OrderInvalid, Parked
-from certfleet.lifecycle.wishes import as_wished
+from certfleet.lifecycle.orders.trouble import OrderInvalid, Parked
+from certfleet.lifecycle.orders.wishes import as_wished
+from certfleet.lifecycle.renewals.renewal import retry_after
 from certfleet.models import App, Cause, Certificate, KeyType, Order, OrderState, Passed
 from certfleet.properties import effective
 

@@ -12,10 +12,10 @@ from certfleet.acme_ca.account_records import account_id
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.errors import UsageError
 from certfleet.lifecycle.fleet import Fleet, open_fleet
-from certfleet.lifecycle.forecast import estimate
+from certfleet.lifecycle.forecasts.forecast import estimate
+from certfleet.lifecycle.forecasts.whatif import WhatIf, what_if
 from certfleet.lifecycle.records import order_member
-from certfleet.lifecycle.renewal import due_time
-from certfleet.lifecycle.whatif import WhatIf, what_if
+from certfleet.lifecycle.renewals.renewal import due_time
 from certfleet.limits.buckets import Buckets
 from certfleet.limits.keys import order_buckets, refused_bucket
 from certfleet.limits.presets import limits_of

@@ -21,7 +21,7 @@ import pytest_asyncio
 from certfleet.acme_ca import protocol
 from certfleet.agenda import Agenda, Claim
 from certfleet.errors import CAUnreachable
-from certfleet.lifecycle.advance import advance
+from certfleet.lifecycle.orders.advance import advance
 from certfleet.lifecycle.records import Records, order_member
 from certfleet.lifecycle.work import work
 from certfleet.limits.rooms import Rooms

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from certfleet.errors import AcmeProblem, CAMisbehaved, CAUnreachable, OwnerError, VaultError
 from certfleet.install.snippet import snippet
-from certfleet.lifecycle.ordering import forgiven
-from certfleet.lifecycle.parking import is_hopeless, parked_sentence
-from certfleet.lifecycle.renewal import retry_after
-from certfleet.lifecycle.trouble import OrderInvalid, is_owners
+from certfleet.lifecycle.orders.ordering import forgiven
+from certfleet.lifecycle.orders.parking import is_hopeless, parked_sentence
+from certfleet.lifecycle.orders.trouble import OrderInvalid, is_owners
+from certfleet.lifecycle.renewals.renewal import retry_after
 from certfleet.models import App, KeyType, Order, OrderState
 from certfleet.overview import State
 from tests.certificate_records import record

@@ -12,13 +12,13 @@ from certfleet.agenda import Claim
 from certfleet.demo.pebble import free_port, make_tls
 from certfleet.dns.provider import TXTRecord
 from certfleet.errors import AcmeProblem, CARefuses, CAUnreachable, LeaseLost, OwnerError
-from certfleet.lifecycle.ordering import LONG_AGO, make_order
-from certfleet.lifecycle.outage import told
-from certfleet.lifecycle.passing import held_up
+from certfleet.lifecycle.challenges.written import Written, field_of
+from certfleet.lifecycle.orders.ordering import LONG_AGO, make_order
+from certfleet.lifecycle.orders.outage import told
+from certfleet.lifecycle.orders.passing import held_up
+from certfleet.lifecycle.orders.trouble import Parked, Unanswered
 from certfleet.lifecycle.records import order_member
-from certfleet.lifecycle.trouble import Parked, Unanswered
 from certfleet.lifecycle.work import CASlow, Next, Waiting
-from certfleet.lifecycle.written import Written, field_of
 from certfleet.limits.buckets import Bucket, Charge, Rate
 from certfleet.models import App, Cause, OrderState, utcnow
 from certfleet.overview import State

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certfleet.acme_ca.presets import resolve_ca
-from certfleet.lifecycle.renewal import (
+from certfleet.lifecycle.renewals.renewal import (
     BACK_OFF,
     JITTER,
     LOOK_AGAIN,

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from certfleet.acme_ca.ari import RenewalInfo
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.errors import AcmeProblem, CAError, CAMisbehaved, CAUnreachable, SlowedDown
-from certfleet.lifecycle.renewal import LOOK_AGAIN, Due, NotDue, decide, renew_at, renewal_time
-from certfleet.lifecycle.renewal_info import (
+from certfleet.lifecycle.orders.replacement import in_window, not_replacing
+from certfleet.lifecycle.renewals.renewal import LOOK_AGAIN, Due, NotDue, decide, renew_at, renewal_time
+from certfleet.lifecycle.renewals.renewal_info import (
     JUST_ISSUED,
     LONGEST,
     SHORTEST,
@@ -23,7 +24,6 @@ from certfleet.lifecycle.renewal_info import (
     moved,
     unanswered,
 )
-from certfleet.lifecycle.replacement import in_window, not_replacing
 from certfleet.models import Certificate, KeyType, Renewal
 from tests.certificate_records import CA
 from tests.lifecycle.test_renewal import APP, START, certificate

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certfleet.errors import UsageError
-from certfleet.lifecycle.replacing import parse_serials, selection
-from certfleet.lifecycle.revocations import missing
+from certfleet.lifecycle.revocations.book import missing
+from certfleet.lifecycle.revocations.replacing import parse_serials, selection
 from certfleet.models import App, Installation
 from tests.certificate_records import CA, record
 

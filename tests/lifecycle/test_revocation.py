@@ -17,7 +17,7 @@ from cryptography import x509
 from certfleet.acme_ca.keys import spki_digest
 from certfleet.demo.handshake import serials, trusting
 from certfleet.errors import UsageError
-from certfleet.lifecycle.replacing import selection
+from certfleet.lifecycle.revocations.replacing import selection
 from certfleet.models import Certificate
 from certfleet.overview import Overview, State
 from tests.rig import LIMIT, Rig, kill

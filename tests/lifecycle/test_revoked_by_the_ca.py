@@ -14,13 +14,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from certfleet.acme_ca.crl import Point, distribution_point
 from certfleet.acme_ca.presets import resolve_ca
-from certfleet.lifecycle.crl_book import crl_member
 from certfleet.lifecycle.fleet import Fleet
-from certfleet.lifecycle.ordering import LONG_AGO
+from certfleet.lifecycle.orders.ordering import LONG_AGO
+from certfleet.lifecycle.orders.replacement import exempt_from
+from certfleet.lifecycle.orders.urgency import RENEWALS, Urgency, is_emergency, urgency
 from certfleet.lifecycle.records import chain_name
-from certfleet.lifecycle.renewal import Due, decide
-from certfleet.lifecycle.replacement import exempt_from
-from certfleet.lifecycle.urgency import RENEWALS, Urgency, is_emergency, urgency
+from certfleet.lifecycle.renewals.renewal import Due, decide
+from certfleet.lifecycle.revocations.crl_book import crl_member
 from certfleet.models import App, Certificate, KeyType, Order, Renewal, dump
 from certfleet.overview import State
 from certfleet.properties import effective

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from cryptography import x509
 
-from certfleet.lifecycle.renewal import JITTER
+from certfleet.lifecycle.renewals.renewal import JITTER
 from certfleet.models import Certificate
 from tests.lifecycle.simulated import Simulation, sim, where
 

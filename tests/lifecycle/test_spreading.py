@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from certfleet.agenda import Claim
 from certfleet.client import Client
 from certfleet.errors import LeaseLost
-from certfleet.lifecycle.check import check
 from certfleet.lifecycle.fleet import Fleet, open_fleet
-from certfleet.lifecycle.ordering import LONG_AGO
+from certfleet.lifecycle.orders.ordering import LONG_AGO
 from certfleet.lifecycle.records import check_member, order_member
-from certfleet.lifecycle.renewal import Slot, due_time, renewal_time
-from certfleet.lifecycle.spreading import FEW, FULL, HOUR, LONGEST, MOST_SWEPT, choose, earliest, hour_of
+from certfleet.lifecycle.renewals.check import check
+from certfleet.lifecycle.renewals.renewal import Slot, due_time, renewal_time
+from certfleet.lifecycle.renewals.spreading import FEW, FULL, HOUR, LONGEST, MOST_SWEPT, choose, earliest, hour_of
 from certfleet.lifecycle.work import work
 from certfleet.lifecycle.workbench import Workbench, open_workbench
 from certfleet.models import App, Certificate, Host, Order, Renewal, from_microseconds, microseconds, utcnow

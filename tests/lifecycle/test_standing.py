@@ -16,9 +16,9 @@ from certfleet.demo.pebble import free_port
 from certfleet.dns import authority
 from certfleet.dns.authority import Place, Shown
 from certfleet.errors import OwnerError
+from certfleet.lifecycle.challenges.standing import Sighting, require_standing, sighted, standing_records
+from certfleet.lifecycle.challenges.watching import warning
 from certfleet.lifecycle.doctor import diagnose
-from certfleet.lifecycle.standing import Sighting, require_standing, sighted, standing_records
-from certfleet.lifecycle.watching import warning
 from certfleet.models import Account, load, utcnow
 from certfleet.overview import State
 from certfleet.settings import Settings

@@ -15,7 +15,7 @@ from certfleet.errors import (
     RateLimited,
     SlowedDown,
 )
-from certfleet.lifecycle.trouble import (
+from certfleet.lifecycle.orders.trouble import (
     EXPECTED,
     OrderInvalid,
     OrderUseless,

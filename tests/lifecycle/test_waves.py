@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certfleet.errors import UsageError
-from certfleet.lifecycle.waves import PATIENCE, Rollout, ends, hosts_named, is_skipped, parse_waves, rollout
+from certfleet.lifecycle.hosts.waves import PATIENCE, Rollout, ends, hosts_named, is_skipped, parse_waves, rollout
 from certfleet.models import Fault, Installation
 from certfleet.properties import PROPERTIES
 

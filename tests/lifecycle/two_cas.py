@@ -20,13 +20,13 @@ from certfleet.acme_ca.challenges.http01 import PATH
 from certfleet.agenda import Claim
 from certfleet.client import Client
 from certfleet.demo.pebble import free_port
-from certfleet.lifecycle import passing, setback
-from certfleet.lifecycle.advance import advance
-from certfleet.lifecycle.check import check
-from certfleet.lifecycle.gate import open_gate
-from certfleet.lifecycle.ordering import LONG_AGO
-from certfleet.lifecycle.outage import look_at_outage
+from certfleet.lifecycle.orders import passing, setback
+from certfleet.lifecycle.orders.advance import advance
+from certfleet.lifecycle.orders.gate import open_gate
+from certfleet.lifecycle.orders.ordering import LONG_AGO
+from certfleet.lifecycle.orders.outage import look_at_outage
 from certfleet.lifecycle.records import check_member, order_member
+from certfleet.lifecycle.renewals.check import check
 from certfleet.lifecycle.work import Step, work
 from certfleet.lifecycle.workbench import Workbench, open_workbench
 from certfleet.models import App, Certificate, Host, Order, microseconds, utcnow

@@ -1,0 +1,1 @@
+"""When orders will be done: those that wait, or a plan, also under other assumptions."""

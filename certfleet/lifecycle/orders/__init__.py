@@ -1,0 +1,1 @@
+"""The order machine: from the wish for a certificate to the stored one, whatever happens on the way."""

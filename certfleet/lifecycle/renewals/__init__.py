@@ -1,0 +1,1 @@
+"""Expiry checks: when a certificate is renewed, and how renewals are spread."""

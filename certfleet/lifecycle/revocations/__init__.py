@@ -1,0 +1,1 @@
+"""Revoking at our word, finding what a CA has revoked, and replacing many at once."""
