@@ -92,7 +92,9 @@ class Faults:
         return self._next(kind, path, early=True, status=None)
 
     def late(self, kind: str, path: str, answer: web.Response) -> Fault | None:
-        """What becomes of Pebble's answer."""
+        """What becomes of Pebble's answer; its refusals (a bad nonce now and then) pass as they are."""
+        if answer.status >= web.HTTPBadRequest.status_code:
+            return None
         return self._next(kind, path, early=False, status=_status(answer))
 
     def _next(self, kind: str, path: str, *, early: bool, status: str | None) -> Fault | None:

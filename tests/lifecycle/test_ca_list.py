@@ -111,6 +111,7 @@ async def test_the_first_is_down(two: Two) -> None:
     assert await two.bench.fleet.records.order("blog") is None
 
     await two.place.first.open()
+    await two.try_now(two.names[0])
     await two.client.renew(["blog"], force=True)
     renewed = await two.issued(2)
     assert (renewed.ca, renewed.passed_over) == (two.names[0], ())

@@ -29,6 +29,7 @@ from certfleet.lifecycle.records import check_member, order_member
 from certfleet.lifecycle.renewals.check import check
 from certfleet.lifecycle.work import Step, work
 from certfleet.lifecycle.workbench import Workbench, open_workbench
+from certfleet.limits.outages import id_of
 from certfleet.models import App, Certificate, Host, Order, microseconds, utcnow
 from certfleet.overview import Overview
 from certfleet.settings import Settings
@@ -198,6 +199,13 @@ class Steps:
         """The order's next step, due or not."""
         await self.bench.fleet.agenda.schedule(order_member(app), LONG_AGO)
         await work(self.bench, [Claim(order_member(app), 0)], advance)
+
+    async def try_now(self, directory: str) -> None:
+        """As if the pause between two tries of a CA that was away were over: it is by Redis's clock, not by ours."""
+        store, member = self.bench.fleet.store, f"outage:{id_of(directory)}"
+        if await store.redis.exists(store.key(member)):
+            await store.redis.hset(store.key(member), "next", 1)
+            await self.bench.fleet.agenda.schedule(member, LONG_AGO)
 
     async def check(self, app: str = "blog") -> None:
         """The expiry check, due or not."""
