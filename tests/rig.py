@@ -63,7 +63,7 @@ class Rig:
             if holds(views):
                 return views
             assert time.monotonic() < deadline, f"not {what} after {limit} s: {views}\n{self.logs()}"
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.25)
 
     async def all_served(self, limit: float = LIMIT) -> list[Overview]:
         """Wait until every app is served by its host, as certfleet says."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 
 from certfleet.install.receiver import program
 
@@ -21,6 +22,18 @@ def with_killer(line: int, hit: int) -> str:
 def with_trace(lines: set[int], trace: object) -> str:
     """The receiver, which notes in the file `trace` that it comes to one of these lines."""
     return "\n".join(f"echo {n} >>{trace}\n{line}" if n in lines else line for n, line in enumerate(LINES)) + "\n"
+
+
+def state_of(tree: Path) -> str:
+    """A tree in words, the same for the same state whatever its place, the run's number and the time."""
+    words = []
+    for path in sorted(tree.rglob("*")):
+        content = str(path.readlink()) if path.is_symlink() else path.read_text() if path.is_file() else ""
+        name = str(path.relative_to(tree))
+        if name.endswith(".lock.owner"):
+            content = "somebody"
+        words.append(re.sub(r"(incoming|before-certfleet)\.\w+", r"\1", f"{name} {content}".replace(str(tree), "")))
+    return "\n".join(words)
 
 
 def killable(among: range = range(len(LINES))) -> list[int]:

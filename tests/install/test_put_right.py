@@ -18,7 +18,7 @@ from certfleet.install.probe import fingerprints, probe
 from certfleet.models import Host
 from tests.install.certificates import item, name_of
 from tests.install.conftest import add_sites
-from tests.install.killer import LINES, killable, with_killer
+from tests.install.killer import LINES, killable, state_of, with_killer
 from tests.install.test_receiver_killed import Machine, fake
 
 
@@ -175,7 +175,7 @@ def survive(template: Machine, place: Path, line: int, batch: list[Item], seen: 
     script.write_text(with_killer(line, 1))
     machine = template.copy(place)
     status, _ = machine.run(script, *batch)
-    state = machine.state()
+    state = state_of(machine.root)
     if state in seen:  # the next run starts from the same tree as after another kill, which has been tried
         return status == -9
     seen.add(state)

@@ -317,7 +317,7 @@ BEFORE = st.none() | st.timedeltas(timedelta(0), DAY).map(lambda span: NOW - spa
 BEHAVIOUR = st.builds(Behaviour, st.sampled_from(Cause), WHEN, st.booleans(), BEFORE)
 WORKS = Behaviour(Cause.AWAY, NOW, tells=False)
 LEFT = st.none() | st.timedeltas(timedelta(seconds=30), 60 * DAY)
-MOST_STEPS = 3000
+MOST_STEPS = 10_000  # in forty days of hourly turns there are some four thousand
 
 
 def run(behaviours: Sequence[Behaviour], left: timedelta | None, end: datetime) -> tuple[datetime | None, Order]:

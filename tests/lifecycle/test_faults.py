@@ -46,7 +46,7 @@ async def child_pid(rig: Rig, name: str, other_than: int = 0) -> int:
         pid = rig.children().get(name, 0)
         if pid not in (0, other_than):
             return pid
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
     raise AssertionError(f"the stack has no {name}: {rig.children()}\n{rig.logs()}")
 
 
@@ -122,7 +122,7 @@ async def test_a_message_that_comes_twice_runs_once(store: Store) -> None:
         nonlocal runs
         runs += 1
         assert claim.fence > message.fence
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
         return Next(None)
 
     class Bench:

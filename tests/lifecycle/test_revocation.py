@@ -71,7 +71,7 @@ async def nothing_left(rig: Rig, name: str) -> None:
     deadline = time.monotonic() + LIMIT
     while found := await rig.client.revocations(name):
         assert time.monotonic() < deadline, f"{found}\n{rig.logs()}"
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
 
 
 async def events(rig: Rig, name: str) -> list[str]:

@@ -108,7 +108,7 @@ async def watched(fleet: Fleet, place: Point, certificate: Certificate) -> None:
     for _ in range(400):
         if await fleet.crls.is_watched(place, certificate.serial):
             return
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
     raise AssertionError("no check has found its list")
 
 
