@@ -24,10 +24,10 @@ def show(
     name: Annotated[str, typer.Argument(metavar="APP", help="The app's name.")],
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
 ) -> None:
-    """Show the TXT records that prove an app's names, and whether they stand now.
+    """Show the TXT records of an app, and whether they stand.
 
-    One for each name and account, to be made by hand at the DNS host; with the property persist-for they end some
-    day. Asks DNS and the CA from this machine, which needs the vault's key.
+    One for each name and account, which proves it; to be made by hand at the DNS host. With the property persist-for
+    they end some day. Asks DNS and the CA from this machine, which needs the vault's key.
 
     \b
     certfleet dns-persist show blog

@@ -83,7 +83,7 @@ OVERVIEW = {"name", "state", "domains", "hosts", "served_on", "ca", "generation"
             "spread_from", "window_start", "window_end", "explanation", "next_try", "reason",
             "error", "wave", "waits_for", "waits_until", "place", "places", "profile",
             "revoked", "revoked_for", "issued_by", "asked_ca", "passed_over",
-            "warning", "key_on"}  # fmt: skip
+            "warning", "key_on", "away_since"}  # fmt: skip
 
 
 @pytest.mark.parametrize("command", FIELDS)
