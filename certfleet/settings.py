@@ -72,7 +72,8 @@ class Settings(BaseSettings):
     responder_address: str = "127.0.0.1"
     responder_port: int = Field(default=8402, ge=1, le=65535)
     flower_address: str = "127.0.0.1"
-    flower_port: int = Field(default=8403, ge=1, le=65535)
+    flower_port: int = Field(default=8403, ge=0, le=65535)
+    """0: no Flower."""
     log_level: str = "INFO"
 
     @field_validator("home")

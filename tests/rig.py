@@ -154,15 +154,16 @@ async def running_rig(
     limits: Mapping[str, tuple[int, float, int]] | None = None,
     mirrored: bool = True,
     nameservers: Sequence[str] = (),
+    flower: bool = False,
     **ca_options: Any,
 ) -> AsyncIterator[Rig]:
     """Start everything; nothing of it outlives the block.
 
     `limits` (count, period in seconds, burst) hold at the CA, and the fleet knows them where they are `mirrored`.
     `ca_options` are further ones of certfleet.demo.pebble, such as a `resolver` for CA and fleet.
-    `nameservers`: whom the fleet asks instead of the CA's own DNS.
+    `nameservers`: whom the fleet asks instead of the CA's own DNS. `flower`: it costs a second of CPU, few look at it.
     """
-    http_port, tls_port, responder, flower = (free_port() for _ in range(4))
+    http_port, tls_port, responder = (free_port() for _ in range(3))
     options: dict[str, Any] = {
         "http_port": http_port,
         "validity_seconds": validity_seconds,
@@ -179,7 +180,7 @@ async def running_rig(
         settings = Settings(
             home=directory / "home",
             responder_port=responder,
-            flower_port=flower,
+            flower_port=free_port() if flower else 0,
             nameservers=list(nameservers) or [ca.dns],
             workers=workers,
         )

@@ -90,7 +90,7 @@ def test_an_egress_address_has_one_spelling(monkeypatch: pytest.MonkeyPatch, tex
         ("PREFIX", "no colon"),
         ("PREFIX", "glob*:"),
         ("RESPONDER_PORT", "99999"),
-        ("FLOWER_PORT", "0"),
+        ("FLOWER_PORT", "-1"),
         ("LOG_LEVEL", "LOUD"),
         ("NAMESERVERS", "one.one.one.one"),
         ("NAMESERVERS", "1.1.1.1:0"),

@@ -116,7 +116,9 @@ def services(settings: Settings) -> tuple[list[Service], list[list[Service]]]:
         [service("beat", beat, BEAT_GRACE)],
         workers,
         [service("responder", (sys.executable, "-m", "workers.responder"), RESPONDER_GRACE, _told_ready)],
-        [
+    ]
+    if settings.flower_port:
+        shown = [
             service(
                 "flower",
                 flower.command(settings),
@@ -124,8 +126,8 @@ def services(settings: Settings) -> tuple[list[Service], list[list[Service]]]:
                 partial(_flower_listens, settings),
                 lambda: flower.environment(settings, environment),
             )
-        ],
-    ]
+        ]
+        stages.append(shown)
     if settings.redis_url is not None:
         return [], stages
     return [Service("redis", partial(embedded_redis.start, settings), REDIS_GRACE)], stages
@@ -176,8 +178,11 @@ def _lock_home(settings: Settings) -> int:
 
 
 def _all_up(settings: Settings, ready_fd: int | None) -> None:
-    say(f"ready; state in {settings.home}, Flower on http://{settings.flower_address}:{settings.flower_port}/")
-    say(f"Flower's user is {flower.USER}, its password in {flower.password_file(settings)}")
+    if settings.flower_port:
+        say(f"ready; state in {settings.home}, Flower on http://{settings.flower_address}:{settings.flower_port}/")
+        say(f"Flower's user is {flower.USER}, its password in {flower.password_file(settings)}")
+    else:
+        say(f"ready; state in {settings.home}, no Flower")
     tell_systemd("READY=1")
     if ready_fd is not None:
         try:

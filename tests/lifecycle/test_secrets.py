@@ -5,12 +5,22 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 
 import aiohttp
+import pytest
 
 from certfleet.overview import State
-from tests.rig import Rig
+from tests.rig import Rig, running_rig
+
+
+@pytest.fixture
+async def rig(short_directory: Path) -> AsyncIterator[Rig]:
+    """A fleet with Flower."""
+    async with running_rig(short_directory, flower=True) as running:
+        yield running
 
 
 class Overheard:
