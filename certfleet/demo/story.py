@@ -189,10 +189,11 @@ async def running_fleet(settings: Settings, log: Path) -> AsyncIterator[int]:
     """`certfleet up` with these settings, as a child whose process id is the answer. Raises ConfigurationError."""
     ready, told = os.pipe()
     _configure(settings)
-    # Our own session: a Ctrl-C in the terminal reaches the demo, which ends the fleet in order.
+    # A session of its own: a Ctrl-C in the terminal reaches the demo, which ends the fleet in order. A demo that is
+    # killed leaves none behind.
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "workers.stack", "--ready-fd", str(told)),
+            *("setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "workers.stack", "--ready-fd", str(told)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=asyncio.subprocess.STDOUT,

@@ -267,7 +267,9 @@ def test_killed_before_every_line(case: Case, tmp_path: Path) -> None:
     stand_in.chmod(0o755)
     kills, seen = points(case, set_up(case, tmp_path / "traced")), set[str]()
     with ThreadPoolExecutor(3) as pool:
-        killed = list(pool.map(lambda kill: survive(case, tmp_path / f"{kill[0]}-{kill[1]}", *kill, seen), kills))
+        killed = list(
+            pool.map(lambda kill: survive(case, tmp_path / f"{kill[0]}-{kill[1]}", kill[0], kill[1], seen), kills)
+        )
         # The test would prove nothing if few of the lines had been reached.
         assert killed.count(True) > 40
         if case.verb == "install":
