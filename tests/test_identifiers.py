@@ -6,7 +6,7 @@ import ipaddress
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from certfleet import identifiers
@@ -70,7 +70,14 @@ def test_what_looks_like_a_name(typed: str) -> None:
         normalise(typed)
 
 
-@given(st.ip_addresses().filter(lambda address: not (address.is_multicast or address.is_unspecified)))
+def is_of_a_host(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """An IPv4 address may be written as one of IPv6 (RFC 4291 §2.5.5.2)."""
+    meant = (address.ipv4_mapped if address.version == 6 else None) or address
+    return not (meant.is_multicast or meant.is_unspecified)
+
+
+@given(st.ip_addresses().filter(is_of_a_host))
+@example(ipaddress.ip_address("::ffff:192.0.2.1"))
 def test_an_address_however_it_is_written(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
     """Short or at length, in brackets, in capitals: one spelling comes out, which is itself."""
     written = {str(address), address.exploded.upper(), f" {address} "}

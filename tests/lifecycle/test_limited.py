@@ -44,7 +44,7 @@ async def test_who_waits_knows_for_what_and_until_when(short_directory: Path) ->
     async with limited(short_directory, certificates_per_domain=(1, 3600.0, 2)) as rig:
         await enable(rig, ["a", "b", "c", "d"])
         views = await rig.until("two served", lambda views: states(views).count(State.SERVED) == 2)
-        waiting = [view for view in views if view.state is State.LIMITED]
+        waiting = sorted((view for view in views if view.state is State.LIMITED), key=lambda view: view.place or 0)
         assert [(view.place, view.places) for view in waiting] == [(1, 2), (2, 2)]
         assert all(view.waits_for == "certificates per registered domain demo.test" for view in waiting)
         first, second = (view.waits_until for view in waiting)
