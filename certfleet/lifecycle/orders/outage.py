@@ -53,7 +53,7 @@ async def answering(
             raise await _silent(bench, transport, order.app, _rank(order, served, properties), error) from error
         await _seen(bench, transport, order.app, heard)
         raise
-    except Exception:
+    except Exception:  # whatever it was, the CA's answers until then count; it goes on to whoever sorts it
         await _seen(bench, transport, order.app, heard)
         raise
     await _seen(bench, transport, order.app, heard)
