@@ -150,12 +150,10 @@ class _Queue:
         now = time.monotonic()
         self._bucket = bucket
         if self._serving is None:
-            self._next = now - _seconds(bucket) * bucket.rate.burst  # a full bucket, until one knows better
+            self._next = _if_full(bucket, now)  # until one knows better
             self._serving = asyncio.create_task(self._serve(closed))
         if self._next + _seconds(bucket) * len(self._waiting) > now + PATIENCE:
-            # After all who were told a time before, so that a crowd does not come back at once.
-            self._told = max(self._next + _seconds(bucket) * len(self._waiting), self._told + _seconds(bucket))
-            raise _slowed(bucket, self._told - now)
+            raise self._sent_away(bucket, self._next + _seconds(bucket) * len(self._waiting))
         waiting = _Waiting(asyncio.get_running_loop().create_future(), now + PATIENCE)
         self._waiting.append(waiting)
         return await waiting.turn
@@ -211,7 +209,7 @@ class _Queue:
 
     def _grant(self, count: int, bucket: Bucket) -> None:
         now, each = time.monotonic(), _seconds(bucket)
-        self._next = max(self._next, now - each * bucket.rate.burst) + each * count
+        self._next = max(self._next, _if_full(bucket, now)) + each * count
         good = now + FRESH
         while count and self._waiting:
             one = self._waiting.popleft()
@@ -221,16 +219,29 @@ class _Queue:
 
     def _send_away(self, bucket: Bucket, denying: Bucket) -> None:
         """Tell those who would wait too long when their turn would be."""
-        now = time.monotonic()
         for place, one in enumerate(self._waiting):
             at = self._next + _seconds(bucket) * place
             if at > one.deadline and not one.turn.done():
-                one.turn.set_exception(_slowed(denying, at - now))
+                one.turn.set_exception(self._sent_away(denying, at))
+
+    def _sent_away(self, denying: Bucket, at: float) -> SlowedDown:
+        """With a time that nobody else was told: a crowd does not come back at once.
+
+        Not `at` itself where that was promised already: tokens that another process took move a whole queue back by
+        whole tokens, onto the times of those who were sent away before.
+        """
+        self._told = max(at, self._told + _seconds(self._bucket))
+        return _slowed(denying, self._told - time.monotonic())
 
 
 def _seconds(bucket: Bucket) -> float:
     """For one token."""
     return bucket.rate.interval / 1_000_000
+
+
+def _if_full(bucket: Bucket, now: float) -> float:
+    """Since when the first token of a full bucket has been there: the last of them came just now."""
+    return now - _seconds(bucket) * (bucket.rate.burst - 1)
 
 
 def _slowed(bucket: Bucket, seconds: float) -> SlowedDown:

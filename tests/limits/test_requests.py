@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
-from itertools import count
+from itertools import count, pairwise
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -188,6 +188,20 @@ async def test_a_crowd_is_told_different_times(store: Store, monkeypatch: pytest
     assert max(told) - min(told) > timedelta(seconds=13), "their share of 20 a second"
     never_too_many(times, each=0.05, burst=2)
     assert buckets.runs["spend"] < 40
+
+
+async def test_no_time_is_told_twice_though_others_take_tokens(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process's requests move a queue back by whole tokens, onto times that were told before."""
+    monkeypatch.setattr(module, "PATIENCE", 0.5)
+    await limited(store, new_order="20/1s burst 2")
+    one, _ = await process(store)
+    other, _ = await process(store)
+    others = [asyncio.create_task(passed(other, after=0.1 * number)) for number in range(1, 4)]
+    answers = await asyncio.gather(*(passed(one) for _ in range(40)), return_exceptions=True)
+    await asyncio.gather(*others)
+    told = sorted(answer.retry_at for answer in answers if isinstance(answer, SlowedDown) and answer.retry_at)
+    assert len(told) > 28
+    assert min(after - before for before, after in pairwise(told)) > timedelta(seconds=0.01)
 
 
 @pytest.mark.parametrize("rates", [{"new_order": "100/1s"}, {}], ids=["limited", "unlimited"])
