@@ -13,7 +13,8 @@ from pathlib import Path
 from bench import ROOT
 from certfleet.client import Client, open_client
 from certfleet.demo.nginx import Nginx, private_nginx
-from certfleet.demo.pebble import DemoCA, free_port, pebble
+from certfleet.demo.pebble import DemoCA, pebble
+from certfleet.demo.ports import free_port
 from certfleet.demo.story import HOST, furnish, running_fleet
 from certfleet.install.snippet import snippet
 from certfleet.lifecycle.fleet import Fleet, open_fleet

@@ -24,7 +24,8 @@ from bench.ground import HOST, ROOT, Ground, Measured
 from bench.sampler import STEP, Seen, sampling
 from certfleet.agenda import Claim
 from certfleet.client import open_client
-from certfleet.demo.pebble import child, free_port
+from certfleet.demo.pebble import child
+from certfleet.demo.ports import free_port
 from certfleet.demo.story import furnish
 from certfleet.lifecycle.fleet import open_fleet
 from certfleet.lifecycle.hosts.install import install

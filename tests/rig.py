@@ -17,7 +17,8 @@ from typing import Any
 from certfleet.client import Client, open_client
 from certfleet.demo.handshake import serials, trusting
 from certfleet.demo.nginx import Nginx, private_nginx
-from certfleet.demo.pebble import DemoCA, free_port, pebble
+from certfleet.demo.pebble import DemoCA, pebble
+from certfleet.demo.ports import free_port
 from certfleet.demo.story import HOST, furnish, running_fleet
 from certfleet.install.snippet import snippet
 from certfleet.models import App

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from certfleet.client import open_client
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 from certfleet.demo.story import running_fleet
 from certfleet.errors import RedisUnavailable
 from certfleet.models import Host, utcnow

@@ -1,7 +1,7 @@
 """The demonstration's CA: Pebble, a DNS server that sends every name to this machine, and the front before them.
 
-Debian's `pebble` package brings both programs. Everything listens on 127.0.0.1 only, on free ports below
-32768 (above, a connection's own port could take one away), and dies with the process that started it.
+Debian's `pebble` package brings both programs. Everything listens on 127.0.0.1 only, and dies with the process that
+started it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import signal
-import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -28,12 +26,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from certfleet.demo.ports import LOOPBACK, free_port
 from certfleet.errors import ConfigurationError
 from certfleet.models import utcnow
 
 START_TIMEOUT = 30.0  # seconds until everything answers
 STOP_TIMEOUT = 5.0  # seconds between SIGTERM and SIGKILL
-LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,28 +223,6 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             await asyncio.wait_for(process.wait(), STOP_TIMEOUT)
         except TimeoutError:
             continue
-
-
-_given: set[int] = set()
-
-
-def free_port() -> int:
-    """A port on 127.0.0.1 below 32768 that nobody uses for TCP or UDP, never the same twice in one process."""
-    for port in random.sample(range(10_240, 32_768), 1_000):
-        if port in _given:
-            continue
-        with (
-            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as stream,
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram,
-        ):
-            try:
-                stream.bind((LOOPBACK, port))
-                datagram.bind((LOOPBACK, port))
-            except OSError:
-                continue
-        _given.add(port)
-        return port
-    raise ConfigurationError("no free port between 10240 and 32767 on 127.0.0.1")
 
 
 def make_tls(directory: Path) -> str:

@@ -18,7 +18,8 @@ from certfleet.cli.output import overview_table, print_json, print_renderable
 from certfleet.client import Client, open_client
 from certfleet.demo.handshake import serials, trusting
 from certfleet.demo.nginx import Nginx, private_nginx
-from certfleet.demo.pebble import DemoCA, free_port, pebble
+from certfleet.demo.pebble import DemoCA, pebble
+from certfleet.demo.ports import free_port
 from certfleet.demo.show import Show
 from certfleet.errors import ConfigurationError
 from certfleet.install.snippet import snippet

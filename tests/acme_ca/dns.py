@@ -13,7 +13,7 @@ import dns.message
 import dns.rcode
 import dns.rrset
 
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 
 
 @dataclass

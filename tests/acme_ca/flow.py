@@ -27,7 +27,8 @@ from certfleet.acme_ca.protocol import (
     new_order,
 )
 from certfleet.acme_ca.transport import Transport
-from certfleet.demo.pebble import free_port, make_tls
+from certfleet.demo.pebble import make_tls
+from certfleet.demo.ports import free_port
 from certfleet.models import KeyType
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]

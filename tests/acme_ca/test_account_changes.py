@@ -23,7 +23,8 @@ from certfleet.acme_ca.keys import key_pem, load_account_key, signing_key
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.acme_ca.protocol import Signer, new_account, new_order
 from certfleet.acme_ca.transport import Transport
-from certfleet.demo.pebble import DemoCA, free_port, pebble
+from certfleet.demo.pebble import DemoCA, pebble
+from certfleet.demo.ports import free_port
 from certfleet.errors import AcmeProblem, OwnerError, UsageError
 from certfleet.models import Account, load
 from certfleet.settings import Settings

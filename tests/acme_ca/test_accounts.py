@@ -12,7 +12,8 @@ from certfleet.acme_ca.accounts import Accounts, account_id
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.acme_ca.protocol import Signer, new_order
 from certfleet.acme_ca.transport import Transport
-from certfleet.demo.pebble import free_port, pebble
+from certfleet.demo.pebble import pebble
+from certfleet.demo.ports import free_port
 from certfleet.errors import AcmeProblem, CAUnreachable
 from certfleet.models import Account, load
 from certfleet.store import Store

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from certfleet.acme_ca import crl_fetch
 from certfleet.acme_ca.crl_fetch import Validators, fetch_list
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 from certfleet.errors import CAError, CAMisbehaved, CAUnreachable
 from certfleet.models import utcnow
 from tests.acme_ca.flow import server_tls, serving

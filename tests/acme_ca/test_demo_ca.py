@@ -17,7 +17,8 @@ from cryptography import x509
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.acme_ca.transport import Transport
 from certfleet.demo.front import kind_of
-from certfleet.demo.pebble import child, free_port, pebble
+from certfleet.demo.pebble import child, pebble
+from certfleet.demo.ports import free_port
 from certfleet.errors import ConfigurationError
 
 from .flow import issue, responder, signer_at

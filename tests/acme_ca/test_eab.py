@@ -18,7 +18,8 @@ from certfleet.acme_ca.keys import make_account_key
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.acme_ca.protocol import get_order, new_order
 from certfleet.acme_ca.transport import Transport
-from certfleet.demo.pebble import free_port, pebble
+from certfleet.demo.pebble import pebble
+from certfleet.demo.ports import free_port
 from certfleet.errors import AcmeProblem, OwnerError, UsageError
 from certfleet.lifecycle.external import keep
 from certfleet.lifecycle.fleet import open_fleet

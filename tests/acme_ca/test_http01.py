@@ -13,7 +13,7 @@ from aiohttp import web
 
 from certfleet.acme_ca.challenges import http01 as module
 from certfleet.acme_ca.challenges.http01 import REDIRECTS, SelfCheck
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 from certfleet.errors import OwnerError
 
 from .dns import Zone, zone

@@ -14,7 +14,8 @@ from aiohttp import web
 from certfleet.acme_ca.accounts import Accounts
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.acme_ca.transport import Transport
-from certfleet.demo.pebble import free_port, pebble
+from certfleet.demo.pebble import pebble
+from certfleet.demo.ports import free_port
 from certfleet.errors import AcmeProblem, CAMisbehaved, CAUnreachable, RateLimited
 from certfleet.limits.buckets import Buckets
 from certfleet.limits.keys import registration_buckets

@@ -15,7 +15,7 @@ from certfleet.acme_ca import transport as module
 from certfleet.acme_ca.keys import make_account_key
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.acme_ca.transport import BAD_NONCE_TRIES, BODY_LENGTH, Transport
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 from certfleet.errors import AcmeProblem, CAMisbehaved, CAUnreachable, Subproblem
 from certfleet.models import CA, utcnow
 

@@ -7,7 +7,7 @@ import io
 import pytest
 
 from certfleet.cli.trust import approver
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 from certfleet.errors import UsageError
 from certfleet.install.pinning import Shown
 from tests.cli.conftest import Door

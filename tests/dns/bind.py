@@ -22,7 +22,8 @@ import dns.message
 import dns.opcode
 import dns.rdatatype
 
-from certfleet.demo.pebble import child, free_port
+from certfleet.demo.pebble import child
+from certfleet.demo.ports import free_port
 
 PRIMARY, SECONDARY = "127.0.0.1", "127.0.0.2"
 KEY = "certfleet"

@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from certfleet.agenda import Claim
 from certfleet.client import Client
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 from certfleet.dns.authority import Zones
 from certfleet.dns.rfc2136 import RFC2136, Keys
 from certfleet.lifecycle.orders.advance import advance

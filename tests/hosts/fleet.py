@@ -11,7 +11,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 from tests.hosts import namespaces
 from tests.hosts.machine import Machine
 

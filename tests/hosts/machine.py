@@ -190,9 +190,12 @@ class Machine:
         await self.start_nginx()
 
     async def start_sshd(self) -> None:
-        """Start sshd, and wait until it answers."""
+        """Start sshd, and wait until it answers and has written its PID file: it listens before that."""
         options = ("-f", self.inside("/etc/ssh/sshd_config"), "-E", self.inside("/var/log/sshd.log"))
         await self._start(which("sshd"), *options, foreground=("-D",), port=self.ssh_port)
+        async with asyncio.timeout(START):
+            while not self._pid("/run/sshd.pid"):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
 
     async def start_nginx(self) -> None:
         """Start nginx, and wait until it answers and has its worker.
@@ -325,10 +328,9 @@ class Machine:
         return self.place
 
     async def _signal(self, pidfile: str, number: signal.Signals) -> None:
-        """To the process that the file names and to its descendants."""
-        try:
-            first = int(self.path(pidfile).read_text())
-        except FileNotFoundError:
+        """To the process that the file names and to its descendants; to nobody when it was ended before."""
+        first = self._pid(pidfile)
+        if first is None:
             return
         if self.place:
             # Numbers differ between the host and this machine: look for them there.
@@ -339,6 +341,13 @@ class Machine:
                     os.kill(pid, number)
         if number == signal.SIGKILL:
             self.path(pidfile).unlink(missing_ok=True)
+
+    def _pid(self, pidfile: str) -> int | None:
+        """Whom it names; None while nobody has written it."""
+        try:
+            return int(self.path(pidfile).read_text() or 0) or None
+        except FileNotFoundError:
+            return None
 
     async def end(self) -> None:
         """Take everything of the host away."""

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import os
 import signal
+import socket
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ START = 20.0  # seconds for a host to boot, and for each command in it
 # For tests of networks between each other (RFC 2544, section C.2.2): no machine has business there.
 SUBNET = "198.18"
 _numbers = itertools.count(1)
+_subnets: dict[str, socket.socket] = {}
 
 
 @cache
@@ -37,13 +39,29 @@ def allowed() -> bool:
 
 
 def free_subnet() -> str:
-    """The first three numbers of a network that no interface of this machine has an address in."""
+    """The first three numbers of a network that no interface of this machine has an address in.
+
+    It is this process's from then on: hosts take their time to boot, and have no address before.
+    """
     taken = subprocess.run(["ip", "-o", "-4", "address"], capture_output=True, text=True, check=True, timeout=START)
     for step in range(256):
         subnet = f"{SUBNET}.{(os.getpid() + step) % 256}"
-        if f"{subnet}." not in taken.stdout:
+        if f"{subnet}." not in taken.stdout and _hold(subnet):
             return subnet
     raise AssertionError(f"every network in {SUBNET}.0.0/16 is in use; which tests are running?")
+
+
+def _hold(subnet: str) -> bool:
+    """Whether no other process has it; a name among the kernel's abstract sockets ends with its process."""
+    if subnet not in _subnets:
+        holder = socket.socket(socket.AF_UNIX)
+        try:
+            holder.bind(f"\0certfleet-subnet-{subnet}")
+        except OSError:
+            holder.close()
+            return False
+        _subnets[subnet] = holder
+    return True
 
 
 @dataclass(slots=True)

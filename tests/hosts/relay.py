@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 
 PIECE = 4096  # bytes
 

@@ -14,7 +14,8 @@ import pytest
 
 from certfleet.client import Client
 from certfleet.demo.handshake import trusting
-from certfleet.demo.pebble import DemoCA, free_port, pebble
+from certfleet.demo.pebble import DemoCA, pebble
+from certfleet.demo.ports import free_port
 from certfleet.demo.story import running_fleet
 from certfleet.install.installer import Installer
 from certfleet.install.probe import served

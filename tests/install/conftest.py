@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from certfleet.demo.nginx import Nginx, private_nginx
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 from certfleet.install.drivers.connections import Connections
 from certfleet.install.drivers.ssh import SSH
 from certfleet.install.installer import Installer

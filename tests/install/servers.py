@@ -11,7 +11,7 @@ from typing import Protocol
 import aiohttp
 
 from certfleet.demo.nginx import Nginx, private_nginx
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 from certfleet.install.probe import probe
 from certfleet.install.snippet import lines
 from certfleet.models import App, Host

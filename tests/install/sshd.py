@@ -13,7 +13,7 @@ from pathlib import Path
 
 import asyncssh
 
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 from certfleet.install.receiver import program as receiver
 from certfleet.install.setup import configuration
 from certfleet.models import Host

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 from certfleet.errors import InstallError
 from certfleet.install.answer import State, parse
 from certfleet.install.challenge import PATH, Answerer, answerers, answers, tokens

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from certfleet.demo.nginx import Nginx, private_nginx
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 from certfleet.errors import ConfigurationError, HostUnreachable, InstallError
 from certfleet.install.answer import State
 from certfleet.install.bundle import Item

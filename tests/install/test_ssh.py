@@ -11,7 +11,7 @@ import asyncssh
 import pytest
 
 from certfleet.demo.nginx import Nginx
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 from certfleet.errors import HostKeyChanged, HostUnreachable, InstallError, LoginRefused
 from certfleet.install.answer import State
 from certfleet.install.challenge import Answerer

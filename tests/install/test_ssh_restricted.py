@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 from certfleet.install.bundle import pack
 from certfleet.install.installer import Installer
 from certfleet.install.login import parse_login

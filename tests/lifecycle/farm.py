@@ -16,7 +16,7 @@ from pathlib import Path
 from certfleet.agenda import Claim
 from certfleet.client import Client
 from certfleet.demo.nginx import Nginx, private_nginx
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 from certfleet.install.bundle import Item
 from certfleet.install.probe import served
 from certfleet.install.snippet import snippet

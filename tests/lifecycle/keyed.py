@@ -18,7 +18,8 @@ from certfleet.acme_ca.keys import load_key, spki_digest
 from certfleet.client import Client
 from certfleet.demo.handshake import serials, trusting
 from certfleet.demo.nginx import Nginx, private_nginx
-from certfleet.demo.pebble import DemoCA, free_port, pebble
+from certfleet.demo.pebble import DemoCA, pebble
+from certfleet.demo.ports import free_port
 from certfleet.install.drivers.connections import Connections, Finished
 from certfleet.install.installer import Installer
 from certfleet.install.snippet import snippet

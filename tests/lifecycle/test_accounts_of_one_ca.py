@@ -11,7 +11,8 @@ import pytest
 from certfleet.acme_ca.account_records import known_account
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.client import Client, open_client
-from certfleet.demo.pebble import DemoCA, free_port, pebble
+from certfleet.demo.pebble import DemoCA, pebble
+from certfleet.demo.ports import free_port
 from certfleet.errors import OwnerError, UsageError
 from certfleet.models import CA, Host
 from certfleet.settings import Settings

@@ -14,7 +14,8 @@ import pytest
 from certfleet.acme_ca.challenges.http01 import challenge_path
 from certfleet.client import Client, open_client
 from certfleet.demo.nginx import Nginx, private_nginx
-from certfleet.demo.pebble import DemoCA, free_port, pebble
+from certfleet.demo.pebble import DemoCA, pebble
+from certfleet.demo.ports import free_port
 from certfleet.demo.story import running_fleet
 from certfleet.errors import OwnerError
 from certfleet.install.snippet import snippet

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from certfleet.agenda import Claim
-from certfleet.demo.pebble import free_port, make_tls
+from certfleet.demo.pebble import make_tls
+from certfleet.demo.ports import free_port
 from certfleet.dns.provider import TXTRecord
 from certfleet.errors import AcmeProblem, CARefuses, CAUnreachable, LeaseLost, OwnerError
 from certfleet.lifecycle.challenges.written import Written, field_of

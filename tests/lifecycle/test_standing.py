@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from certfleet.acme_ca.challenges.dns_persist01 import Wanted
 from certfleet.cli.output import note
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 from certfleet.dns import authority
 from certfleet.dns.authority import Place, Shown
 from certfleet.errors import OwnerError

@@ -19,7 +19,7 @@ from aiohttp import web
 from certfleet.acme_ca.challenges.http01 import PATH
 from certfleet.agenda import Claim
 from certfleet.client import Client
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 from certfleet.lifecycle.orders import passing, setback
 from certfleet.lifecycle.orders.advance import advance
 from certfleet.lifecycle.orders.gate import open_gate

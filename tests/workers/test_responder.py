@@ -16,7 +16,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 from certfleet.settings import Settings
 from certfleet.store import open_store
 from workers import embedded_redis

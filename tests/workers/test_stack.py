@@ -21,22 +21,9 @@ from pathlib import Path
 
 import pytest
 
+from certfleet.demo.ports import free_port
+
 LONGEST = 120.0  # seconds that anything here may take
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports below the ephemeral range that nobody has just now."""
-    found: list[int] = []
-    for port in range(25000 + os.getpid() % 5000, 32000):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            found.append(port)
-        if len(found) == number:
-            return found
-    raise AssertionError("no free ports below 32000")
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -101,7 +88,7 @@ def read(path: str) -> bytes:
         return b""
 
 
-def start(home: Path, ports: list[int]) -> Stack:
+def start(home: Path, ports: tuple[int, int]) -> Stack:
     own = {
         "CERTFLEET_HOME": str(home),
         "CERTFLEET_RESPONDER_PORT": str(ports[0]),
@@ -120,7 +107,7 @@ def start(home: Path, ports: list[int]) -> Stack:
 def stack() -> Iterator[Stack]:
     """One stack for this file; each test leaves it up."""
     with tempfile.TemporaryDirectory(prefix="certfleet-") as directory:
-        stack = start(Path(directory), free_ports(2))
+        stack = start(Path(directory), (free_port(), free_port()))
         try:
             stack.wait_until_ready()
             yield stack
@@ -221,7 +208,7 @@ def home() -> Iterator[Path]:
 
 def test_a_killed_stack_is_followed_by_another(home: Path) -> None:
     """After a kill -9 the workers end by themselves and the next start takes Redis over; SIGTERM leaves nothing."""
-    ports = free_ports(2)
+    ports = (free_port(), free_port())
     first = start(home, ports)
     first.wait_until_ready()
     redis, worker = first.pid("redis"), first.pid("w1")
@@ -243,7 +230,7 @@ def test_a_killed_stack_is_followed_by_another(home: Path) -> None:
 
 def test_a_second_signal_ends_at_once(home: Path) -> None:
     """Ctrl-C twice, even while it starts: everything is gone."""
-    stack = start(home, free_ports(2))
+    stack = start(home, (free_port(), free_port()))
     until(lambda: "redis: ready" in stack.said())
     stack.process.send_signal(signal.SIGINT)
     stack.process.send_signal(signal.SIGINT)

@@ -16,7 +16,7 @@ import pytest
 
 from certfleet.broker import install_queue
 from certfleet.client import Client, open_client
-from certfleet.demo.pebble import free_port
+from certfleet.demo.ports import free_port
 from certfleet.demo.story import running_fleet
 from certfleet.models import Host
 from certfleet.settings import Settings
