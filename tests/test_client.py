@@ -118,7 +118,7 @@ async def test_wait_does_not_believe_an_old_error(client: Client, fleet: Fleet) 
 async def test_an_installation_that_failed_is_tried_now(client: Client, fleet: Fleet) -> None:
     """--adopt and every other property reach an installation that waits for its back-off."""
     failed = Installation("blog", "web1", wanted=1, error="foreign", attempts=3, retry_at=utcnow() + TOMORROW)
-    await fleet.records.want(failed)
+    await fleet.records.amend("blog", "web1", lambda _: failed, pending=True)
     await client.set_property("adopt", "on", "blog")
     found = (await client.installations("blog"))[0]
     assert (found.error, found.retry_at, found.attempts) == (None, None, 3)
@@ -128,7 +128,7 @@ async def test_an_installation_that_failed_is_tried_now(client: Client, fleet: F
 async def test_force_forgets_what_failed_before(client: Client, fleet: Fleet) -> None:
     """`renew --force --wait` waits for the new certificate, not for yesterday's failure on a host."""
     failed = Installation("blog", "web1", wanted=1, error="stale", attempts=3, retry_at=utcnow() + TOMORROW)
-    await fleet.records.want(failed)
+    await fleet.records.amend("blog", "web1", lambda _: failed, pending=True)
     await client.renew(["blog"], force=True)
     assert (await client.wait(["blog"], 0.2))[0].state is State.ORDERING
     assert await due(fleet, order_member("blog"))
@@ -155,7 +155,7 @@ async def test_a_removed_app_is_not_written_to(client: Client, fleet: Fleet) -> 
     order = await failed_order(fleet)
     claim = await fleet.agenda.claim(order_member("blog"))
     assert claim is not None
-    await fleet.records.want(Installation("blog", "web1", wanted=1))
+    await fleet.records.amend("blog", "web1", lambda new: replace(new, wanted=1), pending=True)
     await client.remove_app("blog")
     with pytest.raises(LeaseLost):
         await fleet.records.save_order(claim, order)

@@ -11,7 +11,7 @@ from certfleet.lifecycle.fleet import Fleet
 from certfleet.lifecycle.hosts.unmade import ask_again
 from certfleet.lifecycle.orders.ordering import LONG_AGO, change_order, forgiven, make_order
 from certfleet.lifecycle.records import host_member
-from certfleet.models import App, utcnow
+from certfleet.models import App, Installation, utcnow
 from certfleet.properties import effective
 
 PAGE = 500  # apps put together at once
@@ -40,7 +40,7 @@ class Desk:
         for installations in (await self._fleet.records.installations_of(names)).values():
             for installation in installations.values():
                 if installation.retry_at is not None:
-                    await self._fleet.records.want(replace(installation, retry_at=None, error=None, fault=None))
+                    await self._fleet.records.amend(installation.app, installation.host, _tried_now, pending=True)
         for name, order in orders.items():
             await ask_again(self._fleet.store, order)
             await change_order(self._fleet, name, forgiven)
@@ -54,7 +54,7 @@ class Desk:
         for installations in (await self._fleet.records.installations_of(names)).values():
             for installation in installations.values():
                 if installation.asked is not None:
-                    await self._fleet.records.note(replace(installation, asked=None))
+                    await self._fleet.records.amend(installation.app, installation.host, _asked_now)
         hosts = list(dict.fromkeys(host for app in apps if app.enabled for host in app.hosts))
         await self._fleet.records.audit_now(hosts)
         await self._visit(hosts)
@@ -93,3 +93,13 @@ class Desk:
                     page = []
         if page:
             yield page
+
+
+def _tried_now(known: Installation) -> Installation:
+    """No back-off is waited for; what failed is forgotten, but for how often."""
+    return replace(known, retry_at=None, error=None, fault=None) if known.retry_at else known
+
+
+def _asked_now(known: Installation) -> Installation:
+    """The endpoint is asked with the next check."""
+    return replace(known, asked=None)

@@ -15,7 +15,7 @@ generation:<app>     string  the newest Certificate's number; kept when the app 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -63,13 +63,14 @@ def host_member(host: str) -> str:
 
 
 class Records:
-    """Reads are plain; writes of an order or installation need the claim that guards it."""
+    """Reads are plain; writes of an order or installation need the claim that guards it, or that nobody else wrote."""
 
     def __init__(self, store: Store, agenda: Agenda) -> None:
         self._store = store
         self._redis = store.redis
         self._leases = agenda.leases_key
         self._script = store.script(Path(__file__).with_name("save.lua"))
+        self._amend = store.script(Path(__file__).with_name("amend.lua"))
 
     async def write(self, claim: Claim, commands: Iterable[Command]) -> None:
         """Do all commands, or none. Raises LeaseLost when the claim is not ours any more."""
@@ -243,17 +244,21 @@ class Records:
             for app, texts in zip(apps, answers, strict=True)
         }
 
-    async def want(self, installation: Installation) -> None:
-        """Put an installation on its host's list again (a new host, or drift)."""
-        pipe = self._redis.pipeline()
-        for verb, key, *words in self.installation_saved(installation, pending=True)[1:]:
-            pipe.execute_command(verb, key, *words)
-        await pipe.execute()
+    async def amend(
+        self, app: str, host: str, change: Callable[[Installation], Installation], *, pending: bool = False
+    ) -> Installation:
+        """Change an installation as it is now, without losing what a visit writes meanwhile; what it is then.
 
-    async def note(self, installation: Installation) -> None:
-        """Keep an installation as it is, whether its host has work with it or not."""
-        key = self._store.key("installations", installation.app)
-        await self._redis.hset(key, installation.host, dump(installation))
+        `pending`: a change is work for its host. Where nothing was known, `change` is given an empty one.
+        """
+        kinds = (("app", app), ("installations", app), ("pending", host))
+        keys = [self._store.key(kind, name) for kind, name in kinds]
+        while True:
+            read = await self._redis.hget(keys[1], host) or ""
+            before = load(Installation, read) if read else Installation(app, host)
+            after = change(before)
+            if after == before or await self._amend(keys, [host, app, read, dump(after), str(int(pending))]):
+                return after
 
     async def pend(self, host: str, app: str) -> None:
         """Put an app on a host's list again, as it is."""
@@ -312,6 +317,8 @@ class Records:
 
 def newly_wanted(installation: Installation, generation: int) -> Installation:
     """A newer certificate is wanted: what failed with the one before does not count any more."""
+    if installation.wanted == generation:
+        return installation
     return replace(installation, wanted=generation, attempts=0, retry_at=None, error=None, fault=None)
 
 

@@ -46,8 +46,8 @@ class Field(Farm):
 
     async def again(self, app: str, host: str) -> Installation:
         """Try at once what is to be tried again later."""
-        known = await self.one(app, host)
-        await self.bench.fleet.records.want(dataclasses.replace(known, retry_at=None))
+        records = self.bench.fleet.records
+        await records.amend(app, host, lambda known: dataclasses.replace(known, retry_at=None), pending=True)
         await self.visit(host)
         return await self.one(app, host)
 

@@ -126,7 +126,7 @@ class Farm:
     async def forget_looks(self, app: str) -> None:
         """As if the endpoints were asked long ago."""
         for one in await self.client.installations(app):
-            await self.bench.fleet.records.note(dataclasses.replace(one, asked=None))
+            await self.bench.fleet.records.amend(app, one.host, lambda known: dataclasses.replace(known, asked=None))
 
     async def state(self, app: str) -> dict[str, Installation]:
         """The app's installations by host."""

@@ -213,9 +213,8 @@ async def test_hosts_that_were_down(short_directory: Path) -> None:
     async with rig_in(short_directory) as (rig, _):
         await rig.client.enable("blog")
         await rig.all_served()
-        [installation] = await rig.client.installations("blog")
-        down = replace(installation, fault=Fault.DOWN, error="no route")
-        await rig.client._fleet.records.note(down)
+        records = rig.client._fleet.records
+        await records.amend("blog", "web1", lambda known: replace(known, fault=Fault.DOWN, error="no route"))
         [said] = await wrong(rig, "hosts")
         assert said == "web1: no route; `certfleet host check web1` says more"
 

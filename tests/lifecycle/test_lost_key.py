@@ -71,7 +71,7 @@ async def test_the_endpoint_shows_another_key(fleet: Keyed) -> None:
     await fleet.nginx.reload()
     records = fleet.bench.fleet.records
     for one in await fleet.client.installations("blog"):
-        await records.note(dataclasses.replace(one, asked=None))
+        await records.amend("blog", one.host, lambda known: dataclasses.replace(known, asked=None))
     await fleet.bench.fleet.agenda.schedule(check_member("blog"), utcnow())
     await reordered(fleet)
 
@@ -100,8 +100,7 @@ async def test_files_that_were_changed_are_put_right_with_the_key_that_is_there(
     place = fleet.roots["web1"] / "blog" / "2"
     right = (place / "fullchain.pem").read_bytes()
     shutil.copy(fleet.roots["web1"] / "blog" / "1" / "fullchain.pem", place / "fullchain.pem")
-    one = (await fleet.client.installations("blog"))[0]
-    await fleet.bench.fleet.records.note(dataclasses.replace(one, served=0))
+    await fleet.bench.fleet.records.amend("blog", "web1", lambda known: dataclasses.replace(known, served=0))
     await fleet.client.renew(["blog"])
     await fleet.until(
         "put right", lambda view: view.state is State.SERVED and place.joinpath("fullchain.pem").read_bytes() == right

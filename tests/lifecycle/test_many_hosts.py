@@ -165,8 +165,7 @@ async def replace_host(farm: Farm, host: object) -> None:
 
 async def due_again(farm: Farm, app: str, host: str) -> None:
     """The back-off is over."""
-    one = (await farm.state(app))[host]
-    await farm.bench.fleet.records.note(dataclasses.replace(one, retry_at=utcnow()))
+    await farm.bench.fleet.records.amend(app, host, lambda known: dataclasses.replace(known, retry_at=utcnow()))
     await farm.bench.fleet.agenda.schedule(host_member(host), utcnow())
 
 
@@ -300,8 +299,7 @@ async def test_files_changed_by_hand_are_put_right(served_everywhere: Farm, *, b
     else:  # the endpoint is still right: seen when something new goes there
         right = (await farm.issue("wiki"))["wiki"].serial
         await farm.bench.fleet.records.pend("web2", "blog")
-        one = (await farm.state("blog"))["web2"]
-        await farm.bench.fleet.records.note(dataclasses.replace(one, served=0))
+        await farm.bench.fleet.records.amend("blog", "web2", lambda known: dataclasses.replace(known, served=0))
         await farm.run()
     await farm.sees("wiki" if broken else "blog", right)
     for app in ("blog", "wiki"):

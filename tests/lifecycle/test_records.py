@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+import redis
 
 from certfleet.agenda import Agenda, Claim
 from certfleet.errors import LeaseLost
 from certfleet.inventory import Inventory
 from certfleet.lifecycle.records import Records, check_member, host_member, order_member
-from certfleet.models import App, Certificate, Installation, KeyType, Order, Renewal, utcnow
+from certfleet.models import App, Certificate, Installation, KeyType, Order, Renewal, dump, utcnow
 from certfleet.store import Store
 from tests.certificate_records import record
 
@@ -55,6 +57,12 @@ def a_certificate(generation: int) -> Certificate:
     return record(
         BLOG, utcnow(), generation=generation, serial=f"{generation:x}", leaf="leaf", chain="name", sealed_key="sealed"
     )
+
+
+def write_now(redis_socket: Path, installation: Installation) -> None:
+    """As another process, in the middle of something of ours."""
+    with redis.Redis(unix_socket_path=str(redis_socket)) as other:
+        other.hset(Store(other, "certfleet:").key("installations", "blog"), installation.host, dump(installation))
 
 
 def outcome(generation: int, error: str | None = None) -> Installation:
@@ -103,16 +111,49 @@ async def test_what_a_look_found_never_hides_what_a_visit_wrote(books: Books) ->
     """The endpoint was asked with a record that is not the present one any more: what was seen is left out."""
     await books.issue(1)
     before = outcome(1)
-    await books.records.note(before)
+    await books.records.amend("blog", "web1", lambda _: before)
     look = await books.claim(check_member("blog"))
     failed = outcome(1, "its files are gone")
-    await books.records.note(failed)
+    await books.records.amend("blog", "web1", lambda _: failed)
     await books.records.write(look, books.records.change_saved(before, dataclasses.replace(before, asked=utcnow())))
     assert (await books.records.installations("blog"))["web1"] == failed
     asked = dataclasses.replace(failed, asked=utcnow())
     await books.records.write(look, books.records.change_saved(failed, asked))
     assert (await books.records.installations("blog"))["web1"] == asked
     assert await books.records.pending("web1") == ["blog"], "it failed: its host has work with it"
+
+
+async def test_what_a_person_asks_for_never_hides_what_a_visit_wrote(books: Books, redis_socket: Path) -> None:
+    """A visit ends between reading and writing: what it wrote stays, and the wish comes on top."""
+    await books.issue(1)
+    reads: list[Installation] = []
+
+    def not_asked(known: Installation) -> Installation:
+        reads.append(known)
+        if len(reads) == 1:
+            write_now(redis_socket, dataclasses.replace(outcome(1), asked=utcnow()))
+        return dataclasses.replace(known, asked=None, attempts=known.attempts + 1)
+
+    after = await books.records.amend("blog", "web1", not_asked)
+    assert [one.served for one in reads] == [0, 1]
+    assert after == dataclasses.replace(outcome(1), attempts=1)
+    assert await books.records.installations("blog") == {"web1": after}
+
+
+async def test_a_removed_app_is_not_amended(books: Books, redis_socket: Path) -> None:
+    """Neither when it was gone before, nor when it went meanwhile: nothing of it is left behind."""
+    await books.issue(1)
+
+    def wanted(known: Installation) -> Installation:
+        with redis.Redis(unix_socket_path=str(redis_socket)) as other:
+            other.delete(Store(other, "certfleet:").key("app", "blog"))
+        return dataclasses.replace(known, wanted=9)
+
+    await books.records.amend("blog", "web1", wanted, pending=True)
+    await books.records.amend("gone", "web1", wanted, pending=True)
+    assert (await books.records.installations("blog"))["web1"].wanted == 1
+    assert await books.records.installations("gone") == {}
+    assert await books.records.pending("web1") == ["blog"], "as it was"
 
 
 async def test_a_stale_holder_writes_nothing(books: Books) -> None:

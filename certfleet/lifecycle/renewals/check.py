@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from certfleet.agenda import Claim
 from certfleet.ca_list import cas_of
 from certfleet.errors import UnknownName
@@ -19,7 +21,7 @@ from certfleet.lifecycle.renewals.renewal_info import look_at_renewal
 from certfleet.lifecycle.revocations import crl_look
 from certfleet.lifecycle.work import Next
 from certfleet.lifecycle.workbench import Workbench
-from certfleet.models import App, Certificate, Installation, KeyType, utcnow
+from certfleet.models import App, Certificate, KeyType, utcnow
 from certfleet.properties import effective, parse_grace
 
 
@@ -71,10 +73,9 @@ async def _reconcile(
     if not all(may_have(certificate, host) for host in app.hosts):
         return []  # the app has moved: the host that it is on now makes a key of its own
     for host in app.hosts:
-        installation = known.get(host, Installation(app.name, host))
-        if installation.wanted != generation:
-            known[host] = newly_wanted(installation, generation)
-            await fleet.records.want(known[host])
+        if host not in known or known[host].wanted != generation:
+            change = partial(newly_wanted, generation=generation)
+            known[host] = await fleet.records.amend(app.name, host, change, pending=True)
     to_ask = [host for host in app.hosts if drift.is_to_be_asked(known[host], generation, now)]
     machines = await fleet.inventory.find_hosts(to_ask)
     endpoints = [(endpoint(app, machine, properties), known[machine.name]) for machine in machines.values()]
