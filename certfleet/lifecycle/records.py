@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from certfleet.agenda import Agenda, Claim
 from certfleet.errors import LeaseLost
@@ -147,9 +148,16 @@ class Records:
 
     async def ask_for_renewal(self, apps: Iterable[str], now: datetime) -> None:
         """Let the CA be asked with the next check, for a person who wants to know now; what is known stays."""
-        for app, renewal in (await self.renewals(apps)).items():
+
+        async def change(pipe: Any) -> None:
+            text = await pipe.get(key)  # watched: what a check keeps meanwhile is read again
+            pipe.multi()
+            if text:
+                pipe.set(key, dump(replace(load(Renewal, text), next_look=now)))
+
+        for app in apps:
             key = self._store.key("renewal", app)
-            await self._redis.set(key, dump(replace(renewal, next_look=now)), xx=True)
+            await self._redis.transaction(change, key)
 
     async def forget_renewal(self, claim: Claim, app: str) -> None:
         """The CA has no renewal information any more. Raises LeaseLost."""

@@ -12,8 +12,9 @@ import redis
 from certfleet.agenda import Agenda, Claim
 from certfleet.errors import LeaseLost
 from certfleet.inventory import Inventory
+from certfleet.lifecycle import records as records_module
 from certfleet.lifecycle.records import Records, check_member, host_member, order_member
-from certfleet.models import App, Certificate, Installation, KeyType, Order, Renewal, dump, utcnow
+from certfleet.models import App, Certificate, Installation, KeyType, Order, Renewal, dump, load, utcnow
 from certfleet.store import Store
 from tests.certificate_records import record
 
@@ -154,6 +155,28 @@ async def test_a_removed_app_is_not_amended(books: Books, redis_socket: Path) ->
     assert (await books.records.installations("blog"))["web1"].wanted == 1
     assert await books.records.installations("gone") == {}
     assert await books.records.pending("web1") == ["blog"], "as it was"
+
+
+async def test_a_person_who_asks_never_brings_back_an_older_window(
+    books: Books, redis_socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check of a newer certificate keeps its window while a person's wish is on its way: it stays, asked anew."""
+    await books.issue(1)
+    check = await books.claim(check_member("blog"))
+    said = Renewal(1, next_look=utcnow() + timedelta(hours=6), start=utcnow(), end=utcnow(), at=utcnow())
+    await books.records.save_renewal(check, "blog", said)
+    newer = dataclasses.replace(said, generation=2, end=utcnow() + timedelta(days=1))
+
+    def load_and_be_late(kind: type[Renewal], text: str) -> Renewal:
+        monkeypatch.setattr(records_module, "load", load)
+        with redis.Redis(unix_socket_path=str(redis_socket)) as other:
+            other.set("certfleet:renewal:blog", dump(newer))
+        return load(kind, text)
+
+    monkeypatch.setattr(records_module, "load", load_and_be_late)
+    now = utcnow()
+    await books.records.ask_for_renewal(["blog"], now)
+    assert await books.records.renewals(["blog"]) == {"blog": dataclasses.replace(newer, next_look=now)}
 
 
 async def test_a_stale_holder_writes_nothing(books: Books) -> None:
