@@ -10,6 +10,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from certfleet.demo.handshake import serials, trusting
+from certfleet.demo.pebble import DemoCA, pebble
 from certfleet.demo.story import HOST
 from certfleet.install.snippet import snippet
 from certfleet.models import dump
@@ -140,6 +142,37 @@ async def test_a_refusal_by_the_ca_says_why(rig: Rig) -> None:
     await rig.nginx.reload()
     await rig.client.renew(["lost"])
     await rig.all_served()
+
+
+async def test_the_second_ca_of_a_list_serves_until_the_first_does_again(short_directory: Path) -> None:
+    """The first refuses the name: its neighbour's certificate is served; the next renewal is the first's again."""
+    async with running_rig(short_directory, limits={}) as rig:
+        second = short_directory / "second"
+        async with pebble(second, http_port=rig.nginx.http_port) as other:
+            await rig.client.set_property("ca", f"{rig.ca.directory},{other.directory}")
+            await rig.client.set_property("ca-bundle", rig.ca.bundle + other.bundle)
+            await rig.strict.answer_orders(1, 400, type="rejectedIdentifier", detail="policy forbids shop0.demo.test")
+            await add_shops(rig, 1)
+            await rig.client.enable("shop0")
+            await rig.all_served()
+            await shown_by(rig, other, "second")
+            said = rig.run("info", "shop0").stdout
+            assert "policy forbids shop0.demo.test" in said
+            assert other.directory in said
+            await rig.client.renew(["shop0"], force=True)
+            await rig.until("renewed", lambda views: views[0].generation == 2 and views[0].state is State.SERVED)
+            await shown_by(rig, other, "first")
+
+
+async def shown_by(rig: Rig, other: DemoCA, issuer: str) -> None:
+    """Only this one's root is what a handshake needs. nginx's old processes answer for another moment."""
+    contexts = {name: trusting(await ca.root()) for name, ca in (("first", rig.ca), ("second", other))}
+    for _ in range(50):
+        shown = {n for n, c in contexts.items() if await serials(c, rig.nginx.tls_port, ["shop0.demo.test"])}
+        if shown == {issuer}:
+            return
+        await asyncio.sleep(0.1)
+    assert shown == {issuer}
 
 
 async def test_changed_names_get_a_new_certificate(rig: Rig) -> None:
