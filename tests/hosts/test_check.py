@@ -85,6 +85,18 @@ async def test_check_sees_a_server_that_is_not_there(desk: Desk) -> None:
     assert list(await desk.points()) == ["reachable"]
 
 
+async def test_check_looks_for_what_makes_keys(desk: Desk) -> None:
+    """Without openssl, where an app's keys are made on the host; elsewhere that is no point."""
+    await desk.add()
+    await desk.done("host", "setup", "web1")
+    await desk.hosts[0].run("mount", "--bind", "/dev/null", "/usr/bin/openssl")
+    assert "key on host" not in await desk.points()
+    await desk.client.add_app("blog", ["blog.example.com"], ["web1"], {"email": "ops@example.com", "key-on-host": "on"})
+    assert "openssl is not installed here" in (await desk.failing())["key on host"]
+    await desk.hosts[0].run("umount", "/usr/bin/openssl")
+    assert (await desk.points())["key on host"]["message"] == "/usr/bin/openssl"
+
+
 async def test_check_asks_for_a_challenge(desk: Desk) -> None:
     """An app without its snippet fails that point; with an answer for the token it passes."""
     web1 = desk.hosts[0]

@@ -107,6 +107,15 @@ check_openssl() {
 	fi
 }
 
+# What makes the keys of apps with key-on-host; who asks knows whether there is any.
+check_keys() {
+	if at=$(command -v openssl); then
+		point_out "key on host" true "$at"
+	else
+		point_out "key on host" false "openssl is not installed here; it makes the keys of apps with key-on-host"
+	fi
+}
+
 check() {
 	check_configuration
 	check_server
@@ -114,6 +123,7 @@ check() {
 	check_test
 	check_reload "${1:-}"
 	check_root
+	check_keys
 	printf '{"version":1,"release":"%s","time":%d,"root":"%s","points":[%s],"error":null}\n' "$release" "$(date +%s)" "$root" "$points"
 	exit 0
 }

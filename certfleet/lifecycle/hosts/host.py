@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -21,13 +21,15 @@ from certfleet.install.receiver import release
 from certfleet.install.setup import set_up
 from certfleet.lifecycle.challenges.publishing import WEBROOT
 from certfleet.lifecycle.fleet import Fleet
-from certfleet.models import Host
+from certfleet.models import App, Host
 from certfleet.properties import effective
 from certfleet.vault import Vault, ensure_key
 
 SKEW = 60  # seconds: a CA may date a certificate to the moment, and a host that is behind would call it invalid
 TRIAL = 60  # seconds that the trial challenge stays published
 ANSWER = aiohttp.ClientTimeout(total=10, sock_connect=5)  # seconds, redirects included
+KEYS = "key on host"
+"""The receiver's point of what makes keys: it matters where an app asks for that."""
 BODY = 512  # bytes; a key authorization is some 90
 
 
@@ -63,11 +65,16 @@ async def check_host(fleet: Fleet, host: Host, *, reload: bool = False) -> list[
         except InstallError as error:
             return _way(host, error)
         answered = time.time()
-        challenge = await _challenge(fleet, drivers.of(host), host)
+        everywhere = await fleet.inventory.properties()
+        apps = await fleet.inventory.find_apps(await fleet.inventory.hosted(host.name))
+        here = [(app, effective(app.properties, everywhere)) for app in apps.values()]
+        challenge = await _challenge(fleet, drivers.of(host), host, here)
     points = _way(host, None)
     if host.driver == "dokku":  # there is no receiver of ours
         return [*points, *report.points, challenge]
-    points += [_release(host, report), *report.points, _same_root(host, report), _clock(report, asked, answered)]
+    makes_keys = any(properties["key-on-host"] == "on" for _, properties in here)
+    own = [point for point in report.points if makes_keys or point.name != KEYS]
+    points += [_release(host, report), *own, _same_root(host, report), _clock(report, asked, answered)]
     return [*points, challenge]
 
 
@@ -112,13 +119,10 @@ def _clock(report: Report, asked: float, answered: float) -> Point:
     return Point("clock", ok=False, message=f"off by {off:.0f} s from ours: let it ask a time server")
 
 
-async def _challenge(fleet: Fleet, driver: Driver, host: Host) -> Point:
+async def _challenge(fleet: Fleet, driver: Driver, host: Host, apps: Sequence[tuple[App, Mapping[str, str]]]) -> Point:
     """Whether port 80 of the host answers a challenge, for the first app that is on it and needs that."""
     name = "challenge snippet"
-    everywhere = await fleet.inventory.properties()
-    apps = await fleet.inventory.find_apps(await fleet.inventory.hosted(host.name))
-    for app in apps.values():
-        properties = effective(app.properties, everywhere)
+    for app, properties in apps:
         domain = next((one for one in app.identifiers if not one.startswith("*.")), None)
         if domain is None or properties["challenge"] != "http-01":
             continue
