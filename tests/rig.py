@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -193,7 +193,12 @@ async def running_rig(
             if limits and mirrored:
                 await client.set_limits(written(limits), ca=ca.directory)
             await ca.reset()
-            yield Rig(directory, ca, nginx, settings, client, pid)
+            try:
+                yield Rig(directory, ca, nginx, settings, client, pid)
+            finally:
+                # The first of two signals: the second, with the end of the block, ends everything at once.
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGINT)
 
 
 def written(limits: Mapping[str, tuple[int, float, int]]) -> dict[str, str]:
