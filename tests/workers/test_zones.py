@@ -25,11 +25,12 @@ from tests.rig import LIMIT
 ZONE = "dmz"
 
 
-async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for it; fails when it does not come to pass."""
+async def until(holds: Callable[[], Awaitable[bool]], directory: Path) -> None:
+    """Wait for it; fails, with the ends of all logs, when it does not come to pass."""
     limit = time.monotonic() + LIMIT
     while not await holds():
-        assert time.monotonic() < limit, "it did not come to pass"
+        logs = (f"== {file.name}\n{file.read_text(errors='replace')[-1500:]}" for file in directory.rglob("*.log"))
+        assert time.monotonic() < limit, "\n".join(("it did not come to pass", *logs))
         await asyncio.sleep(0.05)
 
 
@@ -73,10 +74,10 @@ async def test_a_zone_has_its_own_workers(short_directory: Path, monkeypatch: py
         await client.clean_up(["inner"])
         for times in (1, 2, 3):
             await client.clean_up(["outer"])
-            await until(partial(visited, "outer", times))
+            await until(partial(visited, "outer", times), short_directory)
         assert await visited("inner", 0)
         with ExitStack() as stack:
             inside = worker_inside(settings, short_directory / "inside.log")
             stack.callback(inside.wait, LIMIT)
             stack.callback(inside.terminate)
-            await until(partial(visited, "inner", 1))
+            await until(partial(visited, "inner", 1), short_directory)
