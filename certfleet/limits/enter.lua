@@ -1,13 +1,13 @@
 -- An order asks for its tokens: all of them now, or a place in a waiting room. Behind rooms.lua.
 --
 -- ARGV[3..10]  member, fence of the worker's claim; app, order, wish, version, party, rank (rooms.lua)
--- ARGV[11]     charges
+-- ARGV[11..12] charges; "new" while newOrder is still to be sent, else "made"
 -- Answer: {state}, and for `waiting` the room. States: free (no limit holds it; nothing is kept of it), admitted, ordered,
 --   waiting, stale (the claim is somebody else's now), outdated (the limits have another version)
 -- Safe to repeat: the same order with the same wish finds what it has.
 
 local member, fence, app, order, wish, version, party, rank = unpack(ARGV, 3, 10)
-local charges = charges_of(ARGV[11])
+local charges, made = charges_of(ARGV[11]), ARGV[12] == "made"
 
 local lease = lease_of(member)
 if not held(lease) or whole(lease.fence) ~= fence then return { "stale" } end
@@ -16,7 +16,9 @@ if (redis.call("GET", key_of("limits", "version")) or "0") ~= version then retur
 local tries, entered = 0, whole(now)
 local known = load_record(app)
 if known then
-  local same = known.order == order and known.wish == wish
+  -- One that was ordered and has to be again was given up at the CA, and whoever gave it up died, or did not say so.
+  local given_up = known.state == "ordered" and not made
+  local same = known.order == order and known.wish == wish and not given_up
   if same and known.state ~= "waiting" then return { known.state } end
   if same and known.version == version and known.party == party and known.rank == rank then
     local room = place_of(known.queue)

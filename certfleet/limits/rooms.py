@@ -118,6 +118,7 @@ class Rooms:
         words = self._words(
             *(claim.member, str(claim.fence), asking.app, asking.order, asking.wish, asking.version),
             *(asking.party, repr(asking.rank), asking.charges(self._store.prefix, ordered=ordered)),
+            "new" if ordered else "made",
         )
         standing = (await self._enter(self._keys, words))[0]
         if standing == "stale":

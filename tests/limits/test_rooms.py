@@ -382,3 +382,15 @@ async def test_an_order_given_up_after_it_was_sent_counts(desk: Desk) -> None:
     await desk.rooms.send("a")
     await desk.rooms.leave("a")
     assert (await desk.left(account), await desk.left(name)) == (9, 2)
+
+
+async def test_an_order_that_is_given_up_asks_anew(desk: Desk) -> None:
+    """Nobody gave its tokens back: the newOrder that takes its place may be sent all the same, on tokens of its own."""
+    account, name = orders(), domain()
+    await desk.enter("a", account, name)
+    assert await desk.rooms.send("a") == Sending.GO
+    await desk.rooms.ordered("a")
+    assert await desk.enter("a", account, name, ordered=False) == "ordered", "the CA has it"
+    assert await desk.enter("a", account, name) == "admitted", "the CA's is of no use any more"
+    assert await desk.rooms.send("a") == Sending.GO
+    assert (await desk.left(account), await desk.left(name)) == (8, 1)
