@@ -2,11 +2,14 @@
 --
 -- ARGV[3..6]  room, version of the limits; interval, burst of its bucket by that version ("-": the limit is gone)
 -- Answer: {when to come again in microseconds, or "-" when nobody waits, app, app, ...}: the admitted, and those whose
---   record is of another version and who therefore have to ask anew. All of them are on the agenda.
+--   record is of another version and who therefore have to ask anew. All of them are on the agenda. Without any answer but
+--   {"outdated"} when the limits have another version by now.
 
 local room, version = ARGV[3], ARGV[4]
 local AT_ONCE = 200 -- orders that one run looks at; the script holds Redis for a few milliseconds
 local PAUSE = 1000000 -- microseconds between two openings of a gate that costs no token
+
+if (redis.call("GET", key_of("limits", "version")) or "0") ~= version then return { "outdated" } end
 
 local told, again = {}, now
 local text = redis.call("HGET", key_of("rooms"), room)

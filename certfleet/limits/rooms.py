@@ -125,13 +125,15 @@ class Rooms:
             raise LeaseLost(f"{claim.member} is held by somebody else now")
         return Standing(standing)
 
-    async def open(self, room: str, version: str, bucket: Bucket | None) -> Opened:
-        """Let in whoever is first and finds all tokens.
+    async def open(self, room: str, version: str, bucket: Bucket | None) -> Opened | None:
+        """Let in whoever is first and finds all tokens; None, and nobody goes in, when the limits have another version.
 
         `bucket`: the room's, with its rate of this version; None: that limit holds no more, nobody need wait for it.
         """
         rate = (bucket.rate.interval, bucket.rate.burst) if bucket else ("-", "-")
         again, *apps = await self._open(self._keys, self._words(room, version, *rate))
+        if again == "outdated":
+            return None
         return Opened(None if again == "-" else from_microseconds(int(again)), tuple(apps))
 
     async def send(self, app: str) -> Sending | Standing:

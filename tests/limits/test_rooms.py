@@ -66,7 +66,9 @@ class Desk:
             found = await self.rooms.bucket(room)
             assert found is not None
             if found.name == bucket.name:
-                return list((await self.rooms.open(room, version, bucket)).apps)
+                opened = await self.rooms.open(room, version, bucket)
+                assert opened is not None
+                return list(opened.apps)
         return []
 
     async def tick(self) -> list[str]:
@@ -78,6 +80,7 @@ class Desk:
                 again = None
                 if bucket is not None:
                     opened = await self.rooms.open(claim.name, "0", bucket)
+                    assert opened is not None
                     again = opened.again
                     went += opened.apps
                 await self.agenda.finish(claim, again)

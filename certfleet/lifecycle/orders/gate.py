@@ -24,6 +24,9 @@ async def open_gate(bench: Workbench, claim: Claim) -> Next:
             return Next(None, tuple(orders))
         known = await fleet.limits.of(bucket.ca, _directory(bucket.ca))
         opened = await fleet.rooms.open(claim.name, known.version, today(known.limits, bucket))
+        if opened is None:  # by what this process knew a moment ago it would sleep past what was set just now
+            fleet.limits.forget()
+            continue
         orders += [order_member(app) for app in opened.apps]
         if opened.again is None or opened.again > utcnow():
             return Next(opened.again, tuple(orders))
