@@ -1,11 +1,13 @@
-"""The gate of a waiting room, in a process that is not the one in which somebody says something about limits."""
+"""The gate of a waiting room and the steps that follow, when another process changes something or dies meanwhile."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
 from certfleet.client import Client
+from certfleet.lifecycle.orders.advance import advance
 from certfleet.lifecycle.orders.gate import open_gate
+from certfleet.lifecycle.work import Next
 from certfleet.lifecycle.workbench import Workbench, open_workbench
 from certfleet.limits.keys import order_buckets
 from certfleet.limits.line import Lines
@@ -44,3 +46,23 @@ async def test_a_wider_limit_is_known_to_the_gate_at_once(settings: Settings, st
         gate = await worker.fleet.agenda.claim(gate_member(room))
         assert gate is not None
         assert (await open_gate(worker, gate)).members == ("order:b",)
+
+
+async def test_an_app_that_is_gone_keeps_no_token(settings: Settings, store: Store) -> None:
+    """Whoever removed it died half-way, and its place in the line was left: its turn comes, and is the next one's."""
+    ensure_key(settings)
+    async with open_workbench(settings) as worker:
+        await Client(worker.fleet).set_limits({DOMAIN: "1/7d"}, ca=CA)
+        assert [await enter(worker, app) for app in ("a", "gone", "next")] == ["admitted", "waiting", "waiting"]
+        [room] = await Lines(store).rooms()
+        await worker.fleet.rooms.leave("a")
+        for app in ("gone", "next"):
+            gate = await worker.fleet.agenda.claim(gate_member(room))
+            assert gate is not None
+            called = await open_gate(worker, gate)
+            assert called.members == (f"order:{app}",)
+            await worker.fleet.agenda.finish(gate, called.at)
+            order = await worker.fleet.agenda.claim(f"order:{app}")
+            assert order is not None
+            assert await advance(worker, order) == Next(None)
+        assert await store.redis.keys("*admission:*") == []

@@ -58,7 +58,8 @@ async def advance(bench: Workbench, claim: Claim) -> Next:
     order = await fleet.records.order(claim.name)
     try:
         app = await fleet.inventory.app(claim.name)
-    except UnknownName:
+    except UnknownName:  # whoever removed it may have died before it gave back what its order had
+        await fleet.rooms.leave(claim.name)
         return Next(None)
     if order is None:  # it was completed, and its worker died before it could say so
         await fleet.rooms.completed(app.name)
