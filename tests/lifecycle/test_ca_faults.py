@@ -203,3 +203,16 @@ async def test_another_key_type_while_the_ca_has_the_order(sim: Simulation) -> N
     await sim.bench.fleet.inventory.set_properties({"key-type": "p384"})
     await sim.run(MINUTES)
     assert (await sim.certificate("blog")).generation == 1
+
+
+async def test_what_was_finalized_counts_when_it_begins_anew(sim: Simulation) -> None:
+    """The CA has the CSR, its answer is lost, and another key type is wanted: both certificates cost a token."""
+    await Client(sim.bench.fleet).set_limits({"certificates-per-domain": "2/7d"}, ca=sim.ca.directory)
+    await sim.ca.fail("finalize", "cut-after", 1)
+    await sim.add("blog")
+    await sim.run(timedelta(seconds=2))
+    await sim.bench.fleet.inventory.set_properties({"key-type": "p384"})
+    await sim.run(MINUTES)
+    assert (await sim.certificate("blog")).generation == 1
+    assert len((await sim.book()).issuances) == 2
+    assert await left(sim) == 0

@@ -14,7 +14,7 @@ An answer that does not come within a second or two is waited for on the agenda.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from http import HTTPStatus
 
@@ -27,6 +27,7 @@ from certfleet.ca_list import ca_of
 from certfleet.errors import AcmeProblem, CAError, CAMisbehaved, OrderUnreadable, SlowedDown, UnknownName
 from certfleet.lifecycle.challenges import txt
 from certfleet.lifecycle.challenges.proving import prove
+from certfleet.lifecycle.fleet import Fleet
 from certfleet.lifecycle.orders import host_key
 from certfleet.lifecycle.orders.admission import admission
 from certfleet.lifecycle.orders.ahead import look_ahead
@@ -70,7 +71,7 @@ async def advance(bench: Workbench, claim: Claim) -> Next:
             await fleet.rooms.leave(app.name)
         return Next(None, await txt.settled(fleet, app))
     properties = effective(app.properties, await fleet.inventory.properties())
-    order = as_wished(order, app, properties)
+    order = await _as_wished(fleet, claim, order, app, properties)
     served = await fleet.records.certificate(app.name)
     try:
         async with answering(bench, bench.transport(ca_of(order.ca, properties)), order, served, properties):
@@ -81,6 +82,17 @@ async def advance(bench: Workbench, claim: Claim) -> Next:
     if bench.transport(ca_of(certificate.ca, properties)).has_renewal_info:
         due = min(due, utcnow() + FIRST_LOOK)
     return Next(None, await afterwards(fleet, app, due) + await txt.settled(fleet, app))
+
+
+async def _as_wished(fleet: Fleet, claim: Claim, order: Order, app: App, properties: Mapping[str, str]) -> Order:
+    """The order by what the app is set to now. Raises LeaseLost."""
+    wished = as_wished(order, app, properties)
+    if wished.url is None and (order.sealed_key is not None or order.csr):
+        # The CA may issue the other all the same: it counts.
+        await fleet.agenda.extend(claim)
+        await fleet.rooms.counted(app.name)
+        await fleet.records.save_order(claim, wished)
+    return wished
 
 
 async def _drive(
