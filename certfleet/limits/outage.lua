@@ -117,6 +117,7 @@ local function failed(directory, app, rank, at)
     redis.call("HSET", all_key, id, directory)
   elseif record.back then
     clear("back")
+    redis.call("DEL", tried_key)
     set("failures", "0", "only", app)
   end
   if record.only ~= app then set("only", "") end
@@ -162,8 +163,12 @@ local function answered()
   if record.open or number("pause") > 0 then
     clear("open")
     set("back", whole(now), "failures", "0", "gone", "0")
-    if before == "away" then schedule(member, now) end
-    if before ~= "away" then redis.call("DEL", waiting_key, tried_key) end -- each has its own time: nobody was held
+    if before ~= "away" then
+      -- Those that failed since it was back have times of their own; others may be held since before, and not let go yet.
+      for _, app in ipairs(redis.call("SMEMBERS", tried_key)) do redis.call("ZREM", waiting_key, app) end
+      redis.call("DEL", tried_key)
+    end
+    if redis.call("ZCARD", waiting_key) > 0 then schedule(member, now) end
   else
     forget()
   end

@@ -133,6 +133,21 @@ async def test_a_relapse_is_the_same_outage(outages: Outages, watch: Watch) -> N
     assert last.next_try - last.since == timedelta(seconds=FIRST)
 
 
+async def test_a_relapse_keeps_nobody_who_was_about_to_go(outages: Outages, agenda: Agenda) -> None:
+    """One more failure after the answer, before all have been let go: the next answer lets go those who are left."""
+    await closed(outages, "a", "b", "c")
+    assert await outages.enter(CA, "d", 1) is not None
+    assert await outages.answered(CA)
+    assert (await outages.failed(CA, "e", 1, None)).outage is None
+    claim = await agenda.claim(MEMBER)
+    assert claim is not None
+    assert await outages.open(id_of(CA)) == (None, ()), "it is doubted"
+    await agenda.finish(claim, None)
+    assert not await outages.answered(CA)
+    assert await agenda.time_of(MEMBER) is not None
+    assert await outages.open(id_of(CA)) == (None, ("a", "b", "d", "c")), "the one that failed has a time of its own"
+
+
 async def test_one_order_alone_proves_nothing(outages: Outages) -> None:
     """As long as one app's requests fail and no other's, another one may show at once that the CA answers."""
     await closed(outages, "poison")
