@@ -102,7 +102,7 @@ local function turn_of(party, room)
   if party == "u" then return -2 elseif party == "r" then return -1 end
   -- A tenant that comes in goes behind those that have waited for their next turn, not behind their orders.
   local last = redis.call("ZREVRANGE", key_of("room", room), 0, 0, "WITHSCORES")[2]
-  return math.max(0, tonumber(last or 0))
+  return math.max(0, tonumber(last or -1) + 1)
 end
 
 local function register(queue, party, charge)

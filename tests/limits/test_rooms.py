@@ -205,6 +205,24 @@ async def test_tenants_take_turns(desk: Desk) -> None:
     assert {"big01", "small2", "big02", "big03"} == set(went[3:])
 
 
+@pytest.mark.parametrize("name", ["a", "z"])
+async def test_a_tenant_that_comes_back_stands_behind_those_who_wait(desk: Desk, name: str) -> None:
+    """It has one order for each token that comes, another has many: whatever it is called, each has half of them."""
+    limit = domain(count=1, period=10)
+    await desk.enter("first", limit)
+    await desk.rooms.issued(candidate("first", [limit]), [])
+    for number in range(10):
+        await desk.enter(f"many{number}", limit, party="t:many", rank=number)
+    went = [f"{name}0"]
+    for number in range(10):
+        if went[-1].startswith(name):
+            await desk.enter(f"{name}{number}", limit, party=f"t:{name}", rank=number)
+        desk.watch.move(10)
+        went += await desk.tick()
+        await desk.rooms.issued(candidate(went[-1], [limit]), [])
+    assert len([app for app in went[1:] if app.startswith("many")]) == 5
+
+
 async def test_new_names_leave_alone_what_is_kept_for_renewals(desk: Desk) -> None:
     """With three of ten orders kept, seven new names go; renewals go on."""
     account = orders()
