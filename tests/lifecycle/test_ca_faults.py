@@ -216,3 +216,21 @@ async def test_what_was_finalized_counts_when_it_begins_anew(sim: Simulation) ->
     assert (await sim.certificate("blog")).generation == 1
     assert len((await sim.book()).issuances) == 2
     assert await left(sim) == 0
+
+
+async def test_a_refusal_that_exempts_nobody_names_its_bucket(sim: Simulation) -> None:
+    """The CA counts a renewal that we took for exempt: its domain waits for a week, other domains do not."""
+    week = timedelta(days=7)
+    await sim.ca.set_limits({"certificates-per-domain": (1, week.total_seconds(), 1)}, same_set_exempt=False)
+    limits = {"certificates-per-domain": "1/7d", "same-set-exempt": "on"}
+    await Client(sim.bench.fleet).set_limits(limits, ca=sim.ca.directory)
+    await sim.add("blog")
+    await sim.run(MINUTES)
+    await sim.order("blog")
+    await sim.run(MINUTES)
+    await sim.add("shop")
+    await sim.run(MINUTES)
+    assert (await sim.certificate("shop")).generation == 1
+    assert (await sim.book()).rate_limited_answers == 1
+    await sim.run(week)
+    assert (await sim.certificate("blog")).generation == 2

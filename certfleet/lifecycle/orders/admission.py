@@ -61,6 +61,8 @@ class Admission:
     asking: Candidate
     nameable: OrderBuckets
     """Every bucket that a refusal may name, whatever the order is exempt from."""
+    ordinary: OrderBuckets
+    """What it asks for once the CA does not exempt it for what it replaces."""
     exempt_from: datetime | None = None
     """When its CA will exempt it from limits (replacement.py)."""
 
@@ -121,14 +123,17 @@ class Admission:
         """The CA would not have this order, and has given back what it had counted."""
         await self.bench.fleet.rooms.refused(self.asking.app, (), utcnow())
 
-    async def refused(self, problem: AcmeProblem) -> None:
-        """NewOrder was answered 429: believe it, for every order that needs the same bucket."""
-        asked = self.nameable
-        known = refusing(problem.detail, (*asked.ordered, *asked.issued, *asked.checked))
+    async def refused(self, problem: AcmeProblem) -> bool:
+        """NewOrder was answered 429: believe it, for every order that needs the same bucket.
+
+        Whether this one does: not when we took it for exempt from that limit, and the CA does not.
+        """
+        known = refusing(problem.detail, _asked(self.nameable))
         until = problem.retry_at or utcnow() + UNTOLD
         await self.bench.fleet.rooms.refused(
             self.asking.app, known or refused_bucket(self.limits, self.account), max(until, utcnow())
         )
+        return not known or not set(known).isdisjoint(_asked(self.ordinary))
 
     async def issued(self) -> None:
         """The certificate is there."""
@@ -156,8 +161,9 @@ async def admission(
     known = await fleet.limits.of(ca.name, ca.directory)
     limits, account = known.limits, account_id(ca, order.email)
     same_set = is_same_set(order, served, ca.directory, utcnow())
-    nameable = order_buckets(limits, account=account, identifiers=order.identifiers, same_set=same_set)
-    buckets = nameable
+    nameable = order_buckets(limits, account=account, identifiers=order.identifiers)
+    ordinary = order_buckets(limits, account=account, identifiers=order.identifiers, same_set=same_set)
+    buckets = ordinary
     if order.exempt:
         buckets = order_buckets(limits, account=account, identifiers=order.identifiers, same_set=same_set, ari=True)
     closed = (*slow_down_bucket(limits, fleet.settings.egress_address), *refused_bucket(limits, account))
@@ -172,10 +178,9 @@ async def admission(
         buckets=replace(buckets, checked=(*closed, *buckets.checked)),
         keep=_keep(where, buckets, properties),
     )
-    nameable = replace(nameable, checked=(*closed, *nameable.checked))
     told = (await fleet.records.renewals([order.app])).get(order.app) if order.replaces and not order.exempt else None
     opens = exempt_from(order, served, told, utcnow())
-    return Admission(bench, claim, limits, account, order.identifiers, asking, nameable, opens)
+    return Admission(bench, claim, limits, account, order.identifiers, asking, nameable, ordinary, opens)
 
 
 def is_same_set(order: Order, served: Certificate | None, directory: str, now: datetime) -> bool:
@@ -186,6 +191,10 @@ def is_same_set(order: Order, served: Certificate | None, directory: str, now: d
         and set(served.identifiers) == set(order.identifiers)
         and now - served.issued < RENEWAL_WINDOW
     )
+
+
+def _asked(buckets: OrderBuckets) -> tuple[Bucket, ...]:
+    return (*buckets.ordered, *buckets.issued, *buckets.checked)
 
 
 def _wish(order: Order) -> str:

@@ -170,7 +170,7 @@ async def _made(run: Run) -> AcmeOrder:
             if problem.type == "invalidProfile":  # offered when the directory was read
                 run.transport.doubt_directory()
             if problem.type == "rateLimited" and problem.status == HTTPStatus.TOO_MANY_REQUESTS:
-                raise await _refused(run, problem) from problem
+                raise await _refused(run, problem) from None
             if problem.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 await run.admission.uncounted()
             if run.order.replaces and not_replacing(problem):
@@ -200,7 +200,7 @@ async def _made(run: Run) -> AcmeOrder:
 
 
 async def _refused(run: Run, problem: AcmeProblem) -> Exception:
-    """What a 429 to newOrder comes to: it is parked for a person, or goes back to a waiting room."""
+    """What a 429 to newOrder comes to: it is parked for a person, goes back to a waiting room, or waits by itself."""
     journal = run.bench.fleet.journal
     if found := paused(problem.detail):
         return Parked(
@@ -208,12 +208,12 @@ async def _refused(run: Run, problem: AcmeProblem) -> Exception:
             + (f"ask for it again at {found.link}" if found.link else f"it says: {problem.detail}")
             + f", then `certfleet renew {run.app.name}`"
         )
-    await run.admission.refused(problem)
+    waits = await run.admission.refused(problem)
     if run.order.exempt:  # the CA does not think so: from now on it needs tokens as any order does
         await run.save(exempt=False, ordinary=True)
     until = f"{problem.retry_at:%Y-%m-%d %H:%M:%S} UTC" if problem.retry_at else "an unknown time"
     await journal.write(run.app.name, "rate limited", f"until {until}: {problem.detail}")
-    return Waiting(utcnow())
+    return Waiting(utcnow()) if waits else problem
 
 
 async def _not_replacing(run: Run, problem: AcmeProblem) -> Waiting:
