@@ -1,18 +1,25 @@
-"""The gate of a waiting room and the steps that follow, when another process changes something or dies meanwhile."""
+"""Tokens and places in line, when another process changes something meanwhile, or a worker dies between two writes."""
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
+
+import pytest
 
 from certfleet.client import Client
 from certfleet.lifecycle.orders.advance import advance
 from certfleet.lifecycle.orders.gate import open_gate
+from certfleet.lifecycle.orders.ordering import make_order
+from certfleet.lifecycle.orders.setback import troubled
+from certfleet.lifecycle.orders.trouble import Parked
 from certfleet.lifecycle.work import Next
 from certfleet.lifecycle.workbench import Workbench, open_workbench
 from certfleet.limits.keys import order_buckets
 from certfleet.limits.line import Lines
-from certfleet.limits.rooms import Candidate, Standing, gate_member
-from certfleet.models import utcnow
+from certfleet.limits.rooms import Candidate, Rooms, Standing, gate_member
+from certfleet.models import App, utcnow
+from certfleet.properties import effective
 from certfleet.settings import Settings
 from certfleet.store import Store
 from certfleet.vault import ensure_key
@@ -66,3 +73,36 @@ async def test_an_app_that_is_gone_keeps_no_token(settings: Settings, store: Sto
             assert order is not None
             assert await advance(worker, order) == Next(None)
         assert await store.redis.keys("*admission:*") == []
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("enabled", [True, False], ids=["parked", "disabled"])
+async def test_an_order_that_does_not_go_on_keeps_no_token(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, *, enabled: bool
+) -> None:
+    """Parked, or given up with its app, by a worker that died before it gave the tokens back: the next one does."""
+    ensure_key(settings)
+    async with open_workbench(settings) as worker:
+        fleet = worker.fleet
+        await Client(fleet).set_limits({DOMAIN: "1/7d"}, ca=CA)
+        app = App("blog", ("blog.example.com",), (), enabled=enabled)
+        await fleet.inventory.add_app(app)
+        await make_order(fleet, app, effective({"ca": CA}, {}), "first issue", utcnow())
+        assert await enter(worker, "blog") == "admitted"
+        order = await fleet.records.order("blog")
+        claim = await fleet.agenda.claim("order:blog")
+        assert order is not None
+        assert claim is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(Rooms, "leave", dies)
+            paused = Parked("the CA has paused a name")
+            step = troubled(worker, claim, app, paused) if enabled else advance(worker, claim)
+            with pytest.raises(asyncio.CancelledError):
+                await step
+        assert await advance(worker, claim) == Next(None)
+        assert await enter(worker, "other") == "admitted"
+
+
+async def dies(*_: object) -> None:
+    """As when the worker is killed before it comes to that."""
+    raise asyncio.CancelledError

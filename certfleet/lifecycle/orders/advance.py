@@ -66,9 +66,10 @@ async def advance(bench: Workbench, claim: Claim) -> Next:
         await fleet.rooms.completed(app.name)
         return Next(None, await afterwards(fleet, app, utcnow()))
     if not app.enabled or order.state is OrderState.PARKED:
+        await fleet.agenda.extend(claim)
+        await fleet.rooms.leave(app.name)  # while its order is there: without one it is taken for completed
         if not app.enabled:
             await fleet.records.remove_order(claim, order)
-            await fleet.rooms.leave(app.name)
         return Next(None, await txt.settled(fleet, app))
     properties = effective(app.properties, await fleet.inventory.properties())
     order = await _as_wished(fleet, claim, order, app, properties)
