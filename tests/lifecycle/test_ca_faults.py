@@ -101,6 +101,21 @@ async def test_a_storm_of_bad_nonces(sim: Simulation) -> None:
     await issued_once(sim, orders=1, extra=2 * 40 + 12)
 
 
+async def test_a_finalize_that_is_seen_late(sim: Simulation) -> None:
+    """Its answer is lost, and the CA shows the order as ready for a while: that one is waited for, no other is made."""
+    await sim.ca.fail("finalize", "cut-after")
+    for status in ("processing", "valid"):
+        await sim.ca.fail("order", "edit", fields={"status": "ready"}, when=status)
+    await sim.add("blog")
+    await sim.run(timedelta(seconds=30))
+    await sim.ca.heal()
+    await sim.run(timedelta(minutes=2))
+    assert (await sim.certificate("blog")).generation == 1
+    counts = await sim.ca.counts()
+    assert (counts["newOrder"], counts["finalize"]) == (1, 3)
+    assert len((await sim.book()).issuances) == 1
+
+
 @pytest.mark.parametrize("status", ["pending", "ready", "processing"])
 async def test_an_order_goes_invalid(sim: Simulation, status: str) -> None:
     """At each state: another order after the first back-off, and no more than that."""

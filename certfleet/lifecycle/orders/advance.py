@@ -232,13 +232,26 @@ async def _finalize(run: Run, acme: AcmeOrder) -> AcmeOrder:
     if run.order.key_on:
         request = await host_key.requested(run.bench.fleet, run.claim, run.order, run.served)
         await run.save(csr=request, state=OrderState.FINALIZING, error=None, retry_at=None)
-        return await protocol.finalize(run.transport, run.signer, acme, base64.b64decode(request))
+        return await _sent(run, acme, base64.b64decode(request))
     key = _kept_key(run)
     if key is None:
         key = reused_key(run.bench.vault, run.order, run.served, run.properties) or await make_key(run.order.key_type)
         await run.save(sealed_key=run.bench.vault.seal(key_pem(key)), state=OrderState.FINALIZING)
-    csr = make_csr(key, run.order.identifiers)
-    return await protocol.finalize(run.transport, run.signer, acme, csr)
+    return await _sent(run, acme, make_csr(key, run.order.identifiers))
+
+
+async def _sent(run: Run, acme: AcmeOrder, csr: bytes) -> AcmeOrder:
+    """The order after finalize. One that the CA does not take for ready says itself how it is (RFC 8555 §7.4)."""
+    try:
+        return await protocol.finalize(run.transport, run.signer, acme, csr)
+    except AcmeProblem as problem:
+        if problem.type != "orderNotReady":
+            raise
+        # Mostly it was finalized before, with an answer that was lost, and shown to us as it had been.
+        seen = await protocol.get_order(run.transport, run.signer, acme.url)
+        if seen.status == "ready":
+            raise CAMisbehaved(f"the CA shows the order as ready, and says that it is not: {problem}") from problem
+        return seen
 
 
 def _kept_key(run: Run) -> CertificateKey | None:
