@@ -11,7 +11,7 @@ import pytest
 from certfleet.client import Client, open_client
 from certfleet.errors import LeaseLost, UsageError
 from certfleet.lifecycle.fleet import Fleet
-from certfleet.lifecycle.orders.ordering import make_order
+from certfleet.lifecycle.orders.ordering import change_order, forgiven, make_order
 from certfleet.lifecycle.records import check_member, order_member
 from certfleet.models import Host, Installation, Order, OrderState, utcnow
 from certfleet.overview import State
@@ -105,6 +105,28 @@ async def test_whoever_mends_something_waits_for_no_back_off(client: Client, fle
     assert await fleet.agenda.time_of(check_member("blog")) is None
     await client.enable("blog")
     await mended(fleet)
+
+
+async def test_what_became_urgent_hurries_the_order_that_waits(fleet: Fleet) -> None:
+    """Its certificate is revoked: an order that failed keeps its time, one in line goes to the emergency lane, once."""
+    app, member = await fleet.inventory.app("blog"), order_member("blog")
+
+    async def revoked() -> list[str]:
+        return await make_order(fleet, app, effective(app.properties, {}), "revoked", utcnow(), urgent=True)
+
+    await failed_order(fleet)
+    assert await revoked() == []
+    assert not await due(fleet, member)
+    await change_order(fleet, "blog", forgiven)
+    await later(fleet, member)
+    assert await revoked() == [member]
+    order = await fleet.records.order("blog")
+    assert order is not None
+    assert order.urgent
+    assert await due(fleet, member)
+    await later(fleet, member)
+    assert await revoked() == []
+    assert not await due(fleet, member)
 
 
 async def test_wait_does_not_believe_an_old_error(client: Client, fleet: Fleet) -> None:

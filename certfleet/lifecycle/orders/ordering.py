@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from certfleet.ca_list import first_ca
 from certfleet.key_place import key_host
 from certfleet.lifecycle.fleet import Fleet
+from certfleet.lifecycle.orders.wishes import may_wait_in_line
 from certfleet.lifecycle.records import order_member
 from certfleet.models import App, Cause, KeyType, Order, OrderState
 
@@ -19,7 +20,10 @@ LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)  # due at once, before everything th
 async def make_order(
     fleet: Fleet, app: App, properties: dict[str, str], reason: str, now: datetime, *, urgent: bool = False
 ) -> list[str]:
-    """Make the app's order if it has none, and put it on the agenda; what became due."""
+    """Make the app's order if it has none, and put it on the agenda; what became due.
+
+    `urgent`: one that waits in line goes to the emergency lane, too.
+    """
     wish = Order(
         id=secrets.token_hex(8),
         app=app.name,
@@ -37,10 +41,17 @@ async def make_order(
     created = await fleet.records.create_order(wish)
     if created:
         await fleet.journal.write(app.name, "ordered", f"{reason}: {', '.join(app.shown or app.identifiers)}")
+    elif urgent and await _may_be_hurried(fleet, app.name):
+        await change_order(fleet, app.name, hurried)
     elif await fleet.agenda.time_of(member) is not None:
         return []  # there is one, and it has its time
     await fleet.agenda.schedule(member, now)
     return [member]
+
+
+async def _may_be_hurried(fleet: Fleet, app: str) -> bool:
+    order = await fleet.records.order(app)
+    return order is not None and not order.urgent and may_wait_in_line(order)
 
 
 async def change_order(fleet: Fleet, app: str, change: Callable[[Order], Order]) -> None:
