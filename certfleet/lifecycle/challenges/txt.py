@@ -66,8 +66,8 @@ async def _places(zones: Zones, kept: dict[str, Written], values: Sequence[tuple
 
 
 def _is_to_be_written(written: Written | None, order: Order) -> bool:
-    """What was written before the order last failed is not believed to be there still."""
-    if written is None or written.done is None:
+    """What was written for another order, or before this one last failed, is not believed to be there still."""
+    if written is None or written.done is None or written.order != (order.url or ""):
         return True
     return order.retry_at is not None and written.done < order.retry_at
 
@@ -136,7 +136,7 @@ async def tidy(bench: Workbench, claim: Claim) -> Next:
             times.append(written.retry_at)
         elif utcnow() - now > ROOM:
             times.append(now)
-        elif (again := await _remove(bench, claim.name, field, written)) is not None:
+        elif (again := await _remove(bench, claim, field, written)) is not None:
             times.append(again)
     return Next(min(times, default=None))
 
@@ -146,27 +146,34 @@ def _is_needed(written: Written, order: Order | None) -> bool:
     return order is not None and order.url == written.order and order.sealed_key is None and not order.csr
 
 
-async def _remove(bench: Workbench, app: str, field: str, written: Written) -> datetime | None:
-    """Remove one record; when to try again, None: never."""
-    fleet = bench.fleet
+async def _remove(bench: Workbench, claim: Claim, field: str, written: Written) -> datetime | None:
+    """Remove one record; when to try again, None: never. Raises LeaseLost."""
+    fleet, app = bench.fleet, claim.name
+    going = replace(written, done=None)  # an order that needs it from now on writes it again
+    await fleet.records.write(claim, fleet.written.changed(app, field, written, going))
+    if (await fleet.written.of(app)).get(field) != going:
+        return utcnow()
     try:
         provider = await _provider(bench, written.dns, Zones(fleet.settings.nameservers))
         await provider.cleanup(written.record)
     except (OwnerError, VaultError) as error:
-        return await _not_removed(fleet, app, field, written, error)
-    await fleet.written.forget(app, field)
+        return await _not_removed(fleet, claim, field, going, error)
+    await fleet.records.write(claim, fleet.written.changed(app, field, going, None))
     return None
 
 
-async def _not_removed(fleet: Fleet, app: str, field: str, written: Written, error: CertfleetError) -> datetime | None:
-    now, attempts = utcnow(), written.attempts + 1
+async def _not_removed(
+    fleet: Fleet, claim: Claim, field: str, written: Written, error: CertfleetError
+) -> datetime | None:
+    now, app, attempts = utcnow(), claim.name, written.attempts + 1
     told = f"TXT record {written.record.name}: {error}"
     if now - written.since > GIVEN_UP:
         await fleet.journal.write(app, "given up", f"{told}; remove {written.record.value} by hand")
-        await fleet.written.forget(app, field)
+        await fleet.records.write(claim, fleet.written.changed(app, field, written, None))
         return None
     if attempts == 1:
         await fleet.journal.write(app, "not done yet", told)
     again = now + retry_after(attempts)
-    await fleet.written.keep(app, {field: replace(written, attempts=attempts, retry_at=again)})
+    failed = replace(written, attempts=attempts, retry_at=again)
+    await fleet.records.write(claim, fleet.written.changed(app, field, written, failed))
     return again

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from certfleet.dns.provider import TXTRecord
+from certfleet.lifecycle.records import Command
 from certfleet.models import dump, load
 from certfleet.store import Store
 
@@ -59,9 +60,11 @@ class TXTBook:
         if written:
             await self._store.redis.hset(self._key(app), mapping={f: dump(one) for f, one in written.items()})
 
-    async def forget(self, app: str, field: str) -> None:
-        """It is removed."""
-        await self._store.redis.hdel(self._key(app), field)
+    def changed(self, app: str, field: str, before: Written, after: Written | None) -> list[Command]:
+        """Commands that note what became of a record (None: it is gone), unless an order has written meanwhile."""
+        key = self._key(app)
+        write: Command = ("HDEL", key, field) if after is None else ("HSET", key, field, dump(after))
+        return [("NEEDS", key), ("STILL", key, field, dump(before)), write]
 
     async def apps(self) -> list[str]:
         """Every app, of this moment or an earlier one, that has something on its list."""

@@ -1,0 +1,111 @@
+"""TXT records of orders that come and go at the same moment: none stays, and none goes that is needed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from certfleet.agenda import Claim
+from certfleet.dns.provider import TXTRecord
+from certfleet.lifecycle.challenges import txt
+from certfleet.lifecycle.challenges.written import Written, field_of
+from certfleet.lifecycle.orders.ordering import make_order
+from certfleet.lifecycle.records import dns_member
+from certfleet.lifecycle.work import work
+from certfleet.lifecycle.workbench import Workbench, open_workbench
+from certfleet.models import App, dump, utcnow
+from certfleet.properties import effective
+from certfleet.settings import Settings
+from certfleet.store import Store
+from certfleet.vault import ensure_key
+
+BLOG = App("blog", ("blog.example.com",), ("web1",), enabled=True)
+OWNER = "_acme-challenge.blog.example.com"
+RECORD = TXTRecord(OWNER, "value", "example.com", OWNER)
+WRITTEN = Written(RECORD, "corp", "https://ca.example/order/1", since=utcnow(), done=utcnow())
+PROPERTIES = effective({"dns": "corp", "self-check": "off"}, {})
+
+
+async def nothing() -> None:
+    """Nobody does anything meanwhile."""
+
+
+@dataclass
+class Zone:
+    """What the DNS servers have; `meanwhile` happens while a record is being removed."""
+
+    values: set[str] = field(default_factory=lambda: {RECORD.value})
+    meanwhile: Callable[[], Awaitable[None]] = nothing
+
+    async def present(self, record: TXTRecord) -> None:
+        self.values.add(record.value)
+
+    async def cleanup(self, record: TXTRecord) -> None:
+        self.values.discard(record.value)
+        meanwhile, self.meanwhile = self.meanwhile, nothing
+        await meanwhile()
+
+
+@pytest.fixture
+async def bench(settings: Settings, store: Store) -> AsyncIterator[Workbench]:
+    """An app with one record, which an order that is no more has written."""
+    del store  # emptied
+    ensure_key(settings)
+    async with open_workbench(settings) as opened:
+        await opened.fleet.inventory.add_app(BLOG)
+        await opened.fleet.written.keep("blog", {field_of(RECORD): WRITTEN})
+        yield opened
+
+
+@pytest.fixture
+def zone(monkeypatch: pytest.MonkeyPatch) -> Zone:
+    """That of the credentials."""
+    found = Zone()
+
+    async def provider(*_: object) -> Zone:
+        return found
+
+    monkeypatch.setattr(txt, "_provider", provider)
+    return found
+
+
+async def show(bench: Workbench, url: str) -> None:
+    """The CA's order at this URL asks for the same value: an authorization that is pending may be used again."""
+    fleet = bench.fleet
+    await make_order(fleet, BLOG, PROPERTIES, "renewal", utcnow())
+    made = await fleet.records.order("blog")
+    assert made is not None
+    order = replace(made, url=url)
+    await fleet.store.redis.set(fleet.store.key("order", "blog"), dump(order))
+    await txt.show(bench, BLOG, order, PROPERTIES, [(OWNER, RECORD.value)])
+
+
+async def tidy(bench: Workbench) -> None:
+    await bench.fleet.agenda.schedule(dns_member("blog"), utcnow())
+    await work(bench, [Claim(dns_member("blog"), 0)], txt.tidy)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("written", [WRITTEN, replace(WRITTEN, done=None)])
+async def test_what_an_order_writes_while_it_is_removed_stays_until_that_ends(
+    bench: Workbench, zone: Zone, number: int, written: Written
+) -> None:
+    """The app is disabled and enabled again, say, and the CA gives the same order: its record is there, then gone."""
+    await bench.fleet.written.keep("blog", {field_of(RECORD): written})
+    zone.meanwhile = lambda: show(bench, f"https://ca.example/order/{number}")
+    await tidy(bench)
+    assert zone.values == {RECORD.value}
+    assert await bench.fleet.agenda.time_of(dns_member("blog")) is not None
+    await bench.fleet.store.redis.delete(bench.fleet.store.key("order", "blog"))
+    await tidy(bench)
+    assert zone.values == set()
+    assert not await bench.fleet.written.any("blog")
+
+
+async def test_what_the_next_order_needs_too_is_not_removed(bench: Workbench, zone: Zone) -> None:
+    """It is that order's from then on."""
+    await show(bench, "https://ca.example/order/2")
+    await tidy(bench)
+    assert zone.values == {RECORD.value}
