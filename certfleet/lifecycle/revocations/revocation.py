@@ -48,7 +48,7 @@ async def revoke(bench: Workbench, claim: Claim) -> Next:
         except EXPECTED as error:
             trouble = sort(error, entry.attempts + 1, utcnow())
             told = fleet.journal.entry(entry.app, "revocation failed", f"serial {entry.serial}: {trouble.sentence}")
-            await _keep(bench, claim, put_off(entry, trouble.sentence, trouble.at, failed=True), told)
+            await _keep(bench, claim, entry, put_off(entry, trouble.sentence, trouble.at, failed=True), told)
             later.append(trouble.at)
             continue
         members += await _done(bench, claim, app, entry)
@@ -73,7 +73,7 @@ async def _waits(bench: Workbench, claim: Claim, app: App | None, entry: Revocat
             shortest, longest = LOOKS
             at = now + min(max((now - entry.asked) / 4, shortest), longest)
             told = fleet.journal.entry(app.name, "revocation waits", f"serial {entry.serial}: {stands}")
-            await _keep(bench, claim, put_off(entry, stands, at), *([told] if stands != entry.stands else []))
+            await _keep(bench, claim, entry, put_off(entry, stands, at), *([told] if stands != entry.stands else []))
             later.append(at)
             return True
     if entry.retry_at is not None and entry.retry_at > now and entry.attempts:
@@ -143,10 +143,17 @@ async def _drop(bench: Workbench, claim: Claim, entry: Revocation, why: str) -> 
 
 
 async def _write(bench: Workbench, claim: Claim, entry: Revocation, told: Command) -> None:
-    await bench.fleet.records.write(claim, [("HDEL", bench.fleet.revocations.key(entry.app), entry.serial), told])
+    """Take it off the list, unless it was asked for anew meanwhile."""
+    gone: Command = ("HDEL", bench.fleet.revocations.key(entry.app), entry.serial)
+    await bench.fleet.records.write(claim, [*_if_still(bench, entry), gone, told])
 
 
-async def _keep(bench: Workbench, claim: Claim, entry: Revocation, *told: Command) -> None:
-    """Keep what it waits for, or why it failed."""
-    kept: Command = ("HSET", bench.fleet.revocations.key(entry.app), entry.serial, dump(entry))
-    await bench.fleet.records.write(claim, [kept, *told])
+async def _keep(bench: Workbench, claim: Claim, before: Revocation, after: Revocation, *told: Command) -> None:
+    """Keep what it waits for, or why it failed, unless it was asked for anew meanwhile."""
+    kept: Command = ("HSET", bench.fleet.revocations.key(after.app), after.serial, dump(after))
+    await bench.fleet.records.write(claim, [*_if_still(bench, before), kept, *told])
+
+
+def _if_still(bench: Workbench, entry: Revocation) -> list[Command]:
+    key = bench.fleet.revocations.key(entry.app)
+    return [("NEEDS", key), ("STILL", key, entry.serial, dump(entry))]
