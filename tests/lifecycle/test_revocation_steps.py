@@ -7,21 +7,24 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from certfleet.acme_ca.keys import key_pem, make_key
+from certfleet.acme_ca.account_records import account_id
+from certfleet.acme_ca.keys import AccountKey, key_pem, make_account_key, make_key
+from certfleet.acme_ca.presets import resolve_ca
+from certfleet.acme_ca.protocol import Signer
 from certfleet.acme_ca.reasons import Reason
 from certfleet.agenda import Claim
-from certfleet.errors import CAUnreachable
+from certfleet.errors import AcmeProblem, CAUnreachable
 from certfleet.lifecycle.revocations import revocation
 from certfleet.lifecycle.revocations.book import Revocation, revoke_member
 from certfleet.lifecycle.revocations.revocation import revoke
 from certfleet.lifecycle.revocations.withdrawal import ask_revocation
 from certfleet.lifecycle.work import work
 from certfleet.lifecycle.workbench import Workbench, open_workbench
-from certfleet.models import App, KeyType, dump, utcnow
+from certfleet.models import Account, App, KeyType, dump, utcnow
 from certfleet.settings import Settings
 from certfleet.store import Store
 from certfleet.vault import ensure_key
-from tests.certificate_records import record
+from tests.certificate_records import CA, record
 
 BLOG = App("blog", ("blog.example.com",), ("web1",), enabled=True)
 
@@ -36,9 +39,12 @@ class RevokeCert:
 
     asked: list[Reason] = field(default_factory=list)
     answers: list[Exception] = field(default_factory=list)
+    by: list[object] = field(default_factory=list)
+    """Who asked."""
     meanwhile: Callable[[], Awaitable[object]] = nothing
 
-    async def __call__(self, _: object, __: object, ___: str, reason: Reason) -> None:
+    async def __call__(self, _: object, by: object, __: str, reason: Reason) -> None:
+        self.by.append(by)
         self.asked.append(reason)
         await self.meanwhile()
         if self.answers:
@@ -88,3 +94,19 @@ async def test_what_is_asked_for_while_the_ca_is_asked_is_not_lost(
     await look(bench)
     assert await wishes(bench) == []
     assert ca.asked == [Reason.SUPERSEDED, Reason.KEY_COMPROMISE]
+
+
+@pytest.mark.parametrize("refusal", ["unauthorized", "accountDoesNotExist"])
+async def test_an_account_that_took_the_place_of_another_leaves_the_certificates_own_key(
+    bench: Workbench, ca: RevokeCert, refusal: str
+) -> None:
+    """The one that ordered it was ended, and another imported for its address, which the CA refuses."""
+    key = bench.vault.seal(key_pem(make_account_key().private))
+    at = resolve_ca(CA)
+    account = Account(account_id(at, "ops@example.com"), at.name, "ops@example.com", key, url=f"{CA}/2")
+    await bench.accounts.records.create(account)
+    await ask_revocation(bench.fleet, BLOG, Reason.KEY_COMPROMISE)
+    ca.answers = [AcmeProblem(status=403, type=refusal, detail="it is not yours")]
+    await look(bench)
+    assert await wishes(bench) == []
+    assert [type(by) for by in ca.by] == [Signer, AccountKey]

@@ -28,6 +28,8 @@ from certfleet.lifecycle.work import Next
 from certfleet.lifecycle.workbench import Workbench
 from certfleet.models import App, Certificate, dump, utcnow
 
+NOT_ITS_ACCOUNT = frozenset({"accountDoesNotExist", "unauthorized"})
+"""What a CA says when the one that it was issued to is gone, and another has its e-mail address by now."""
 LOOKS = (timedelta(seconds=2), timedelta(minutes=5))  # shortest and longest wait for hosts between two looks
 
 
@@ -93,11 +95,14 @@ async def _revoke(bench: Workbench, entry: Revocation) -> None:
     used, signer = await accounts.account_for(transport, entry.email)
     try:
         await revoke_certificate(transport, signer, entry.leaf, entry.reason)
-    except AcmeProblem:
-        if not await accounts.changed(transport, used):
+    except AcmeProblem as problem:
+        if await accounts.changed(transport, used):
+            _, again = await accounts.account_for(transport, entry.email)
+            await revoke_certificate(transport, again, entry.leaf, entry.reason)
+        elif problem.type in NOT_ITS_ACCOUNT:
+            await _by_its_own_key(bench, transport, entry)
+        else:
             raise
-        _, again = await accounts.account_for(transport, entry.email)
-        await revoke_certificate(transport, again, entry.leaf, entry.reason)
 
 
 async def _by_its_own_key(bench: Workbench, transport: Transport, entry: Revocation) -> None:
