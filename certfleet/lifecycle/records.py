@@ -324,8 +324,11 @@ class Records:
 
 
 def newly_wanted(installation: Installation, generation: int) -> Installation:
-    """A newer certificate is wanted: what failed with the one before does not count any more."""
-    if installation.wanted == generation:
+    """A newer certificate is wanted: what failed with the one before does not count any more.
+
+    Whoever has read an older one just before an order ended changes nothing.
+    """
+    if installation.wanted >= generation:
         return installation
     return replace(installation, wanted=generation, attempts=0, retry_at=None, error=None, fault=None)
 

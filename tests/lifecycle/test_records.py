@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from certfleet.agenda import Agenda, Claim
 from certfleet.errors import LeaseLost
 from certfleet.inventory import Inventory
 from certfleet.lifecycle import records as records_module
-from certfleet.lifecycle.records import Records, check_member, host_member, order_member
+from certfleet.lifecycle.records import Records, check_member, host_member, newly_wanted, order_member
 from certfleet.models import App, Certificate, Installation, KeyType, Order, Renewal, dump, load, utcnow
 from certfleet.store import Store
 from tests.certificate_records import record
@@ -82,6 +83,17 @@ async def test_an_older_visit_never_takes_a_newer_certificate_off_the_list(books
     await books.records.write(visit, books.records.outcome_saved(outcome(2)))
     assert (await books.records.installations("blog"))["web1"] == outcome(2)
     assert await books.records.pending("web1") == []
+
+
+async def test_a_check_that_knows_the_certificate_before_wants_nothing_older(books: Books) -> None:
+    """It waited for the CA's renewal information while an order ended: what is wanted, and failed, stays as it is."""
+    await books.issue(1)
+    await books.issue(2)
+    failed = dataclasses.replace(outcome(2, "refused"), attempts=3, retry_at=utcnow() + timedelta(hours=1))
+    await books.records.amend("blog", "web1", lambda _: failed)
+    change = partial(newly_wanted, generation=1)
+    assert await books.records.amend("blog", "web1", change, pending=True) == failed
+    assert (await books.records.installations("blog"))["web1"] == failed
 
 
 async def test_a_visit_leaves_nothing_of_an_app_that_was_removed(books: Books) -> None:
