@@ -38,7 +38,7 @@ from certfleet.lifecycle.orders.outage import answering, require_answering
 from certfleet.lifecycle.orders.passing import held_up
 from certfleet.lifecycle.orders.replacement import as_replacement, not_replacing, note_refusal
 from certfleet.lifecycle.orders.run import Run
-from certfleet.lifecycle.orders.setback import PATIENCE
+from certfleet.lifecycle.orders.setback import PATIENCE, tried_now
 from certfleet.lifecycle.orders.trouble import EXPECTED, OrderInvalid, OrderUseless, Parked, Unanswered, not_to_be_had
 from certfleet.lifecycle.orders.wishes import as_wished
 from certfleet.lifecycle.renewals.renewal import renew_at
@@ -72,7 +72,7 @@ async def advance(bench: Workbench, claim: Claim) -> Next:
             await fleet.records.remove_order(claim, order)
         return Next(None, await txt.settled(fleet, app))
     properties = effective(app.properties, await fleet.inventory.properties())
-    order = await _as_wished(fleet, claim, order, app, properties)
+    order = await tried_now(fleet, claim, await _as_wished(fleet, claim, order, app, properties))
     served = await fleet.records.certificate(app.name)
     try:
         async with answering(bench, bench.transport(ca_of(order.ca, properties)), order, served, properties):

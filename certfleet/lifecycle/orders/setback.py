@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from certfleet.agenda import Claim
 from certfleet.lifecycle.challenges import txt
+from certfleet.lifecycle.fleet import Fleet
 from certfleet.lifecycle.orders.issued import afterwards
 from certfleet.lifecycle.orders.parking import is_hopeless, parked_sentence
 from certfleet.lifecycle.orders.trouble import SOON, Parked, Unanswered, is_owners, may_have_issued, sort
@@ -21,6 +22,18 @@ from certfleet.properties import effective, parse_park_after
 LOOK_AGAIN = timedelta(hours=1)
 """An order that waits for its CA looks whether it is still waited for; only a fault of ours could keep it."""
 PATIENCE = (timedelta(seconds=3), timedelta(minutes=10))  # shortest and longest wait between looks on the agenda
+
+
+async def tried_now(fleet: Fleet, claim: Claim, order: Order) -> Order:
+    """The order at the beginning of a try, before its time perhaps, because somebody wants that. Raises LeaseLost.
+
+    Then that time is over: what is written for this try must not be taken for what the last one left.
+    """
+    if order.retry_at is None or order.retry_at <= utcnow():
+        return order
+    order = replace(order, retry_at=utcnow())
+    await fleet.records.save_order(claim, order)
+    return order
 
 
 async def troubled(

@@ -1,0 +1,54 @@
+"""An order that failed is tried before its time, because somebody wants that: it goes on as at its time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from certfleet.agenda import Claim
+from certfleet.lifecycle.orders.advance import advance
+from certfleet.lifecycle.orders.ordering import LONG_AGO
+from certfleet.lifecycle.records import order_member
+from certfleet.lifecycle.work import work
+from certfleet.models import App, OrderState, dump, utcnow
+from tests.lifecycle.simulated import Simulation, sim, where
+
+__all__ = ["sim", "where"]  # fixtures
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+BLOG = App("blog", ("blog.blog.test",), ("web1",), enabled=True, properties={"challenge-via": "webroot"})
+
+
+async def look(sim: Simulation) -> None:
+    await sim.bench.fleet.agenda.schedule(order_member("blog"), LONG_AGO)
+    await work(sim.bench, [Claim(order_member("blog"), 0)], advance)
+
+
+async def visit(sim: Simulation) -> int:
+    """As a host does that writes what it is asked for into its webroot; how much that was."""
+    redis, key = sim.bench.fleet.store.redis, sim.bench.fleet.store.key
+    tokens = await redis.hkeys(key("publish", "web1"))
+    for token in tokens:
+        await redis.hset(key("published", "web1"), token, int(utcnow().timestamp()))
+        await redis.hdel(key("publish", "web1"), token)
+    return len(tokens)
+
+
+async def test_what_is_written_now_is_believed(sim: Simulation) -> None:
+    """Its next try was for tomorrow: what a host has written for this one is there, and is not asked for until then."""
+    fleet = sim.bench.fleet
+    await fleet.inventory.add_app(BLOG)
+    await sim.order("blog")
+    await look(sim)
+    assert await visit(sim) == 1
+    await sim.jump(utcnow() + timedelta(minutes=1))
+    order = await fleet.records.order("blog")
+    assert order is not None
+    failed = replace(order, state=OrderState.RETRY, attempts=4, retry_at=utcnow() + timedelta(days=1), error="no")
+    await fleet.store.redis.set(fleet.store.key("order", "blog"), dump(failed))
+    await look(sim)
+    assert await visit(sim) == 1, "what was there when it failed is not believed"
+    await look(sim)
+    assert await visit(sim) == 0
+    assert (await sim.certificate("blog")).generation == 1
