@@ -76,9 +76,7 @@ class AccountChanges:
         account = await self.account(old)
         require_active(account)
         await change_contact(self._transport, self._signer(account), new)
-        moved = replace(account, id=account_id(ca, new), email=new)
-        await self._records.move(account, moved)
-        return moved
+        return await self._records.move(account, account_id(ca, new), new)
 
     async def deactivate(self, email: str) -> Account:
         """End the account for ever (§7.3.6). Raises UsageError, CAError.

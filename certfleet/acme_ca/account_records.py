@@ -6,6 +6,7 @@ account:<id>  string  the Account as JSON, its keys sealed; the id is made of di
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -72,14 +73,27 @@ class AccountRecords:
         await self._store.redis.transaction(apply, key)
         return after
 
-    async def move(self, account: Account, to: Account) -> None:
-        """Keep an account under another e-mail address, with the way there, and what its limits have counted."""
+    async def move(self, account: Account, to: str, email: str) -> Account:
+        """Keep an account under another id and e-mail address, with the way there, and what its limits have counted.
+
+        What it is then: a key that it was given meanwhile goes along.
+        """
         redis, prefix = self._store.redis, self._store.key("limit")
         counted = [key async for key in redis.scan_iter(match=f"{prefix}:*{account.id}*", count=PAGE)]
-        way = Account(id=account.id, ca=account.ca, email=account.email, sealed_key="", moved=to.email)
-        pipe = redis.pipeline()
-        pipe.set(self._store.key("account", to.id), dump(to))
-        pipe.set(self._store.key("account", account.id), dump(way))
-        for key in counted:
-            pipe.copy(key, key.replace(account.id, to.id), replace=True)
-        await pipe.execute()
+        way = Account(id=account.id, ca=account.ca, email=account.email, sealed_key="", moved=email)
+        key = self._store.key("account", account.id)
+        moved = account
+
+        async def apply(pipe: Any) -> None:
+            nonlocal moved
+            text = await pipe.get(key)
+            now = load(Account, text) if text is not None else account
+            moved = replace(account if now.moved else now, id=to, email=email)
+            pipe.multi()
+            pipe.set(self._store.key("account", to), dump(moved))
+            pipe.set(key, dump(way))
+            for name in counted:
+                pipe.copy(name, name.replace(account.id, to), replace=True)
+
+        await redis.transaction(apply, key)
+        return moved

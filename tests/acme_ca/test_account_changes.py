@@ -16,8 +16,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from josepy.jwk import JWKEC, JWKRSA
 
+from certfleet.acme_ca import account_changes
 from certfleet.acme_ca.account_changes import AccountChanges
 from certfleet.acme_ca.account_files import read_account_key
+from certfleet.acme_ca.account_requests import change_contact
 from certfleet.acme_ca.accounts import Accounts, account_id
 from certfleet.acme_ca.keys import key_pem, load_account_key, signing_key
 from certfleet.acme_ca.presets import resolve_ca
@@ -171,6 +173,24 @@ async def contacts(desk: Desk, signer: Signer) -> list[str]:
     answer = await desk.transport.post(signer.kid, None, signer.key, kid=signer.kid)
     found: list[str] = answer.json()["contact"]
     return found
+
+
+async def test_a_rollover_while_the_address_is_changed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The account is kept under its new address with the key that the CA has by then."""
+    before = await desk.signer()
+    asked = change_contact
+
+    async def meanwhile(transport: Transport, signer: Signer, email: str) -> None:
+        await asked(transport, signer, email)
+        await desk.changes.roll_over(EMAIL)
+
+    monkeypatch.setattr(account_changes, "change_contact", meanwhile)
+    moved = await desk.changes.change_email(EMAIL, OTHER)
+    after = await desk.signer(OTHER)
+    assert moved == await desk.record(OTHER)
+    assert after.kid == before.kid
+    assert after.key.thumbprint != before.key.thumbprint
+    assert await desk.takes(after)
 
 
 async def test_the_end_of_an_account(desk: Desk) -> None:
