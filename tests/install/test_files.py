@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 import shutil
@@ -101,6 +102,21 @@ async def test_owner_and_modes(host: Host, there: Path) -> None:
     nobody = dataclasses.replace(host, places=dataclasses.replace(places, owner="nobody-at-all"))
     with pytest.raises(InstallError, match="nobody-at-all"):
         await local.install(nobody, [item("imap", 3)])
+
+
+async def test_a_run_that_waits_for_another_gives_the_key_to_nobody_else(host: Host, there: Path) -> None:
+    """Without flock a lock names its holder; that is not who the files are for."""
+    root = Path(host.root)
+    root.mkdir()
+    started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    (root / ".lock.owner").symlink_to(f"{os.getpid()}.{started}")
+    account = f"{os.geteuid()}:{os.getegid()}"
+    own = dataclasses.replace(host, places=dataclasses.replace(host.places, owner=account, key_mode="0640"))
+    run = asyncio.create_task(local.install(own, [item("imap")]))
+    await asyncio.sleep(1)
+    (root / ".lock.owner").unlink()
+    assert (await run).apps["imap"].state is State.INSTALLED
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in there.glob("imap*")} == {(os.geteuid(), os.getegid())}
 
 
 async def test_foreign_places(host: Host, there: Path) -> None:

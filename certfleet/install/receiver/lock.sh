@@ -34,10 +34,10 @@ lock() {
 	fi
 	me=$$.$(started $$)
 	until ln -sn "$me" "$root/.lock.owner" 2>/dev/null; do
-		owner=$(readlink "$root/.lock.owner") || owner=''
-		if [ -n "$owner" ] && ! alive "$owner" && mv -f -T "$root/.lock.owner" "$root/.lock.dead.$$" 2>/dev/null; then
+		holder=$(readlink "$root/.lock.owner") || holder=''
+		if [ -n "$holder" ] && ! alive "$holder" && mv -f -T "$root/.lock.owner" "$root/.lock.dead.$$" 2>/dev/null; then
 			# Somebody may have been quicker, and this may be their lock.
-			[ "$(readlink "$root/.lock.dead.$$")" = "$owner" ] || mv -f -T "$root/.lock.dead.$$" "$root/.lock.owner"
+			[ "$(readlink "$root/.lock.dead.$$")" = "$holder" ] || mv -f -T "$root/.lock.dead.$$" "$root/.lock.owner"
 			rm -f "$root/.lock.dead.$$"
 			continue
 		fi
