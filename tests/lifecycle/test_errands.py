@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certfleet.errors import UnknownName
+from certfleet.errors import InstallError, UnknownName
+from certfleet.install.answer import Answer, AppAnswer
+from certfleet.install.answer import State as AnswerState
 from certfleet.lifecycle.hosts.errands import GIVEN_UP, Errand, after_failure, app_of, is_superseded, most_kept, removal
 from certfleet.lifecycle.orders.ordering import LONG_AGO
 from certfleet.lifecycle.records import host_member
-from certfleet.models import App
+from certfleet.models import App, Host
 from certfleet.settings import Settings
 from certfleet.store import Store
 from tests.lifecycle.farm import Farm, farm
@@ -85,6 +87,29 @@ async def test_a_host_that_is_down_is_purged_when_it_is_back(two: Farm) -> None:
     await two.bench.fleet.errands.ask("web1", removal("blog"))  # the back-off is over
     await two.visit("web1")
     assert not one.exists()
+
+
+async def test_thousands_of_apps_leave_a_host_at_once(two: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Far more than the receiver takes in one session: it is visited until all are gone."""
+    names = [f"{'a' * 55}-{number}" for number in range(2000)]
+    asked: list[str] = []
+
+    class Far:
+        async def remove(self, host: Host, apps: Sequence[str]) -> Answer:
+            asked.append(" ".join(["remove", *apps]))
+            if len(asked[-1]) > 100_000:  # head.sh: asked_limit
+                raise InstallError(f"host {host.name}: more than 100000 characters were asked for")
+            return Answer(1, 1, {app: AppAnswer(AnswerState.REMOVED, 0) for app in apps})
+
+    monkeypatch.setattr(type(two.bench), "driver", lambda _bench, _host: Far())
+    fleet = two.bench.fleet
+    await fleet.inventory.remove_app(await fleet.inventory.app("blog"))
+    await fleet.inventory.remove_app(await fleet.inventory.app("wiki"))
+    await fleet.errands.ask("web1", *map(removal, names))
+    await fleet.agenda.schedule(host_member("web1"), LONG_AGO)
+    await two.run()
+    assert await fleet.errands.of("web1") == {}
+    assert sorted(app for words in asked for app in words.split()[1:]) == sorted(names)
 
 
 async def test_enabled_again_before_it_was_done(two: Farm) -> None:

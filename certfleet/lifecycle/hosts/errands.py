@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 GIVEN_UP = timedelta(days=30)
 """A host that was down for so long does not come back; certificates expire by themselves."""
 CLEANUP = "cleanup"
+AT_ONCE = 200
+"""Apps taken away in one session: the receiver takes so many words, and has so much time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +101,16 @@ async def run(bench: Workbench, claim: Claim, host: Host) -> datetime | None:
     every = await fleet.errands.of(host.name)
     due = {name: errand for name, errand in every.items() if errand.retry_at is None or errand.retry_at <= now}
     later = [errand.retry_at for name, errand in every.items() if name not in due and errand.retry_at is not None]
-    later += await _remove(bench, claim, host, {name: e for name, e in due.items() if app_of(name) is not None})
+    removals = [name for name in due if app_of(name) is not None]
+    later += await _remove(bench, claim, host, {name: due[name] for name in removals[:AT_ONCE]})
+    later += [now] if len(removals) > AT_ONCE else []
     if CLEANUP in due:
         later += await _clean_up(bench, claim, host, due[CLEANUP])
     return min(later, default=None)
 
 
 async def _remove(bench: Workbench, claim: Claim, host: Host, due: Mapping[str, Errand]) -> list[datetime]:
-    """Take the files of apps away, all in one session."""
+    """Take the files of these apps away, all in one session."""
     fleet, now = bench.fleet, utcnow()
     wanted = {app: name for name in due if (app := app_of(name)) is not None}
     apps = await fleet.inventory.find_apps(wanted)
