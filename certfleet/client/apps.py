@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from certfleet.client.desk import Desk, Done
+from certfleet.client.desk import Desk, Done, asked_now
 from certfleet.errors import UsageError
 from certfleet.identifiers import normalise_all
 from certfleet.inventory import check_name
@@ -52,6 +52,9 @@ class AppRequests(Desk):
             return Done(changed=False, sentence=f"{name}: nothing to change, it is like that already")
         await self._acceptable(app)
         await self._fleet.inventory.save_app(app, before)
+        for host in set(app.hosts) - set(before.hosts):
+            # It had the app before, perhaps, and may be another machine by now.
+            await self._fleet.records.amend(name, host, asked_now)
         await self._fleet.journal.write(name, "changed", f"{', '.join(app.shown)} on {', '.join(app.hosts)}")
         await self._look_again([app])
         return Done(changed=True, sentence=f"{name}: changed")

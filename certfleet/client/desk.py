@@ -54,7 +54,7 @@ class Desk:
         for installations in (await self._fleet.records.installations_of(names)).values():
             for installation in installations.values():
                 if installation.asked is not None:
-                    await self._fleet.records.amend(installation.app, installation.host, _asked_now)
+                    await self._fleet.records.amend(installation.app, installation.host, asked_now)
         hosts = list(dict.fromkeys(host for app in apps if app.enabled for host in app.hosts))
         await self._fleet.records.audit_now(hosts)
         await self._visit(hosts)
@@ -100,6 +100,6 @@ def _tried_now(known: Installation) -> Installation:
     return replace(known, retry_at=None, error=None, fault=None) if known.retry_at else known
 
 
-def _asked_now(known: Installation) -> Installation:
+def asked_now(known: Installation) -> Installation:
     """The endpoint is asked with the next check."""
     return replace(known, asked=None)

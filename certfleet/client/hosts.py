@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from certfleet.install.answer import Point
     from certfleet.install.pinning import Approve
 
-from certfleet.client.desk import Desk, Done
+from certfleet.client.desk import Desk, Done, asked_now
 
 
 class HostRequests(Desk):
@@ -93,8 +93,11 @@ class HostRequests(Desk):
         return ready
 
     async def _host_mended(self, name: str) -> None:
-        """Somebody has done something about a host: no back-off is waited for."""
+        """Somebody has done something about a host: no back-off is waited for, and what it had is looked for."""
         apps = await self._fleet.inventory.find_apps(await self._fleet.inventory.hosted(name))
+        for app in apps:
+            await self._fleet.records.amend(app, name, asked_now)
+        await self._fleet.records.audit_now([name])
         await self._look_again(list(apps.values()))
         await self._visit([name])
 

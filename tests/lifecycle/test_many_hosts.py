@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from certfleet.lifecycle.records import check_member, host_member
-from certfleet.models import Fault, utcnow
+from certfleet.models import Fault, Host, utcnow
 from certfleet.overview import State
 from certfleet.settings import Settings
 from certfleet.store import Store
@@ -281,6 +281,42 @@ async def test_what_would_be_served_after_a_restart_is_looked_at_too(served_ever
     assert (await overview(farm, "blog"))[:2] == (State.SERVED, 4)
     assert any("generation 1 is current, not 2" in line for line in await farm.events("blog"))
     assert any("is not there any more" in line for line in await farm.events("wiki"))
+
+
+async def test_another_machine_of_the_same_name(served_everywhere: Farm) -> None:
+    """Taken from its apps, removed, and added again with nothing on it: what the host once had is not believed."""
+    farm = served_everywhere
+    for app in ("blog", "wiki"):
+        await farm.client.change_app(app, hosts=["web1", "web3", "web4"])
+    await farm.client.remove_host("web2")
+    shutil.rmtree(farm.hosts["web2"].root)
+    await farm.servers["web2"].reload()
+    await farm.client.add_host(farm.hosts["web2"])
+    for app in ("blog", "wiki"):
+        await farm.client.change_app(app, hosts=list(farm.hosts))
+    await farm.run("check", "host")
+    for app in ("blog", "wiki"):
+        await farm.sees(app)
+        assert (await overview(farm, app))[:2] == (State.SERVED, 4)
+
+
+async def test_a_host_that_was_set_up_anew(served_everywhere: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person trusts its new key: what it had is looked for at once, and goes there again."""
+    farm, again = served_everywhere, served_everywhere.hosts["web2"]
+    await replace_host(farm, dataclasses.replace(again, driver="ssh", login="root@web2.example.test"))
+    shutil.rmtree(again.root)
+    await farm.servers["web2"].reload()
+
+    async def pin(host: Host, approve: object) -> Host:
+        del host, approve
+        return again
+
+    monkeypatch.setattr(farm.client, "pin", pin)
+    await farm.client.trust_host("web2", lambda _login, shown: shown[0])
+    await farm.run("check", "host")
+    for app in ("blog", "wiki"):
+        await farm.sees(app)
+        assert (await overview(farm, app))[:2] == (State.SERVED, 4)
 
 
 @pytest.mark.parametrize("broken", [False, True], ids=["another certificate", "a configuration that fails"])
