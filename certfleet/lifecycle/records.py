@@ -229,6 +229,13 @@ class Records:
         key = self._store.key("installations", after.app)
         return [exists, ("STILL", key, before.host, dump(before)), *writes]
 
+    def failure_saved(self, before: Installation, failure: Installation) -> list[Command]:
+        """Commands that keep a failure; without its back-off when somebody wrote meanwhile, who may have mended it."""
+        exists, *writes = self.outcome_saved(replace(failure, retry_at=None))
+        key = self._store.key("installations", failure.app)
+        unsaved: Command = ("OTHER", key, failure.host, dump(failure))
+        return [*self.change_saved(before, failure), exists, unsaved, *writes]
+
     def uninstalled(self, app: str, host: str) -> list[Command]:
         """Commands that keep that nothing of an app is on a host any more."""
         return [

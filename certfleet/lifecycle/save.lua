@@ -7,6 +7,7 @@
 -- ARGV[3..] commands, each as: number of words, verb, index of its key in KEYS, the other words
 --           the verb NEEDS begins a part: without this key, the part is left out
 --           the verb STILL: unless this field of this hash has this value, the rest of the part is left out
+--           the verb OTHER: if this field of this hash has this value, the rest of the part is left out
 --           the verb SAME: unless this key has this value, the rest of the part is left out
 -- answer    1, or 0: somebody else holds the member now, nothing was written
 
@@ -24,6 +25,8 @@ while at <= #ARGV do
     wanted = wanted and redis.call("GET", words[2]) == words[3]
   elseif words[1] == "STILL" then
     wanted = wanted and redis.call("HGET", words[2], words[3]) == words[4]
+  elseif words[1] == "OTHER" then
+    wanted = wanted and redis.call("HGET", words[2], words[3]) ~= words[4]
   elseif wanted then
     redis.call(unpack(words))
   end

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from certfleet.errors import HostUnreachable
+from certfleet.install.answer import Answer
+from certfleet.install.bundle import Item
+from certfleet.install.drivers import local
 from certfleet.lifecycle.records import check_member, host_member
 from certfleet.models import Fault, Host, utcnow
 from certfleet.overview import State
@@ -167,6 +171,30 @@ async def due_again(farm: Farm, app: str, host: str) -> None:
     """The back-off is over."""
     await farm.bench.fleet.records.amend(app, host, lambda known: dataclasses.replace(known, retry_at=utcnow()))
     await farm.bench.fleet.agenda.schedule(host_member(host), utcnow())
+
+
+async def test_mended_while_it_was_being_tried(four: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`renew` comes while a visit is about to fail again: the next try is now, and not when its back-off is over."""
+    await four.add("blog", ["web1"])
+    await four.reload()
+    await replace_host(four, dataclasses.replace(four.hosts["web1"], driver="nowhere"))
+    new = (await four.issue("blog"))["blog"]
+    await four.run()
+    driver, tries = local.install, list[str]()
+
+    async def mended_meanwhile(host: Host, items: Sequence[Item]) -> Answer:
+        tries.append(host.name)
+        if len(tries) > 1:
+            return await driver(host, items)
+        await four.client.renew(["blog"])
+        raise HostUnreachable("it does not answer")
+
+    monkeypatch.setattr(local, "install", mended_meanwhile)
+    await replace_host(four, four.hosts["web1"])
+    await due_again(four, "blog", "web1")
+    await four.run()
+    assert (await overview(four, "blog"))[:2] == (State.SERVED, 1)
+    assert (await four.seen("blog"))["web1"] == new.serial
 
 
 async def test_a_lost_wake_up_only_delays(four: Farm) -> None:

@@ -119,18 +119,18 @@ async def _visit(bench: Workbench, claim: Claim, host: Host, jobs: Sequence[Job]
     The answer: agenda members of the hosts whose turn has come by that.
     """
     items, failures = await _items(bench, host, jobs)
-    await _keep(bench, claim, failures)
+    await _keep(bench, claim, jobs, failures)
     jobs, lost = [job for job in jobs if job.app.name in items], list[str]()
     if jobs:
         try:
             answer = await bench.driver(host).install(host, list(items.values()))
         except InstallError as error:
-            await _keep(bench, claim, [outcomes.untaken(job, error, utcnow()) for job in jobs])
+            await _keep(bench, claim, jobs, [outcomes.untaken(job, error, utcnow()) for job in jobs])
         else:
             results = await _proven(bench, host, jobs, answer)
             keyless = [job for job in jobs if answer.apps[job.app.name].state is State.KEY_LOST]
             lost += [await host_key.lost(bench.fleet, job.certificate, host.name) for job in keyless]
-            await _keep(bench, claim, await _put_back(bench, host, jobs, answer, results))
+            await _keep(bench, claim, jobs, await _put_back(bench, host, jobs, answer, results))
     return [*lost, *await _next_in_waves(bench, host, jobs)]
 
 
@@ -224,16 +224,18 @@ def _has_replaced(job: Job, said: AppAnswer) -> bool:
     return said.state is State.INSTALLED and said.previous != job.certificate.generation
 
 
-async def _keep(bench: Workbench, claim: Claim, results: Sequence[Installation]) -> None:
+async def _keep(bench: Workbench, claim: Claim, jobs: Sequence[Job], results: Sequence[Installation]) -> None:
     if not results:
         return
-    commands: list[Command] = []
+    records, commands = bench.fleet.records, list[Command]()
+    before = {job.app.name: job.installation for job in jobs}
     for result in results:
         event = "install failed" if result.error else "served"
         detail = f"{result.host}: {result.error or f'generation {result.served}'}"
-        commands += bench.fleet.records.outcome_saved(result)
+        failed = result.error is not None
+        commands += records.failure_saved(before[result.app], result) if failed else records.outcome_saved(result)
         commands.append(bench.fleet.journal.entry(result.app, event, detail))
-    await bench.fleet.records.write(claim, commands)
+    await records.write(claim, commands)
 
 
 async def _next_in_waves(bench: Workbench, host: Host, jobs: Sequence[Job]) -> list[str]:
