@@ -109,6 +109,17 @@ class TestThreeWays:
         again = await local.install(plain, [same])
         assert (again.apps["blog"].state, again.pending) == (State.INSTALLED, False)
 
+    async def test_a_reload_that_is_owed_outlives_a_run_that_switches_nothing(self, plain: Host, root: Path) -> None:
+        """The reload fails, and the test refuses what comes next: the reload is owed to the first app still."""
+        await local.install(plain, [item("blog")])
+        broken = dataclasses.replace(plain, reload_command=("false",))
+        assert (await local.install(broken, [item("blog", 2)])).pending
+        picky = dataclasses.replace(broken, test_command=("sh", "-c", f"[ ! -e {root}/shop/current ]"))
+        answer = await local.install(picky, [item("shop")])
+        assert (answer.apps["shop"].state, answer.pending) == (State.FAILED, True)
+        answer = await local.rollback(plain, {"blog": 1})
+        assert (answer.apps["blog"].state, answer.reloads, answer.pending) == (State.UNCHANGED, 1, False)
+
     async def test_a_configuration_that_our_changed_files_broke(self, nginx: Nginx, web: Host, root: Path) -> None:
         """Another key beside our certificate, and nginx would not start: that is put right, and the rest goes on."""
         await add_sites(nginx, web, "blog", "shop")

@@ -93,6 +93,11 @@ note_down() {
 		die "$root cannot be written to; is the disk full?"
 }
 
+# This run owes no reload. What an earlier one owes is owed on.
+owe_nothing_more() {
+	if [ -n "$left" ]; then note_down "$left"; else rm -f "$root/.pending"; fi
+}
+
 # Tells what is to be put right from the rest of the plan: what was changed, and what is in use without all its files.
 sort_out() {
 	take_apart "$1"
@@ -112,8 +117,7 @@ blame_altered() {
 	if each forward "$altered" && run "$test"; then mended=yes; else mended=''; fi
 	each back "$altered" || die "$root cannot be written to; what is half done there is put right by the next run"
 	[ -z "$mended" ] || return 0
-	# A reload that an earlier run owes is owed on.
-	if [ -n "$left" ]; then note_down "$left"; else rm -f "$root/.pending"; fi
+	owe_nothing_more
 	return 1
 }
 
@@ -123,7 +127,7 @@ carry_out() {
 	note_down "$plan"
 	switch
 	if [ -z "$live" ]; then
-		rm -f "$root/.pending"
+		owe_nothing_more
 	elif reload_server; then
 		each settle "$live"
 		rm -f "$root/.pending"
