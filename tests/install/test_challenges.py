@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import os
 import shutil
+import stat
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -188,6 +189,23 @@ async def test_not_through_a_symlink(plain: Host, webroot: Path, tmp_path: Path)
     (webroot / ".well-known" / "acme-challenge").symlink_to(tmp_path)
     assert "symlink" in await refused(plain, "challenge", f"a.{ONE}\n".encode())
     assert not (tmp_path / "a").exists()
+
+
+async def test_no_file_is_written_or_taken_through_a_symlink(plain: Host, written: Path, tmp_path: Path) -> None:
+    """Who may write to the webroot gets no file of somebody else's overwritten, opened to all, or removed by us."""
+    secret = tmp_path / "TOKEN"
+    secret.write_text("secret")
+    secret.chmod(0o600)
+    await local.publish(plain, {"TOKEN": f"TOKEN.{ONE}"})
+    (written / ".certfleet").symlink_to(secret)
+    await local.publish(plain, {"other": f"other.{ONE}"})
+    assert (secret.read_text(), stat.S_IMODE(secret.stat().st_mode)) == ("secret", 0o600)
+    assert (written / "other").read_text() == f"other.{ONE}"
+    assert stat.S_IMODE((written / "other").stat().st_mode) == 0o644
+    written.rename(tmp_path / "away")
+    written.symlink_to(tmp_path)
+    assert "symlink" in await refused(plain, "withdraw", b"TOKEN\n")
+    assert secret.exists()
 
 
 async def test_what_nobody_withdrew_goes_after_an_hour(plain: Host, root: Path, written: Path) -> None:

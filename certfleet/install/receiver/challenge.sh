@@ -50,8 +50,9 @@ challenge() {
 	mkdir -p "$root/.webroot" || die "$root cannot be written to; is the disk full?"
 	while read -r line; do
 		token=${line%%.*}
-		# The mark first: what is there without one is not taken away.
-		printf '%s\n' "$at" >"$root/.webroot/$token" && printf '%s' "$line" >"$at/.certfleet" && chmod 644 "$at/.certfleet" &&
+		# The mark first: what is there without one is not taken away. A new file, not what the web server's account put there.
+		printf '%s\n' "$at" >"$root/.webroot/$token" && rm -f "$at/.certfleet" &&
+			(set -C && umask 022 && printf '%s' "$line" >"$at/.certfleet") 2>/dev/null &&
 			mv -f -T "$at/.certfleet" "$at/$token" || die "$at cannot be written to; look at its permissions and at its free space"
 	done <"$work/lines"
 }
@@ -59,6 +60,9 @@ challenge() {
 take_away() {
 	token "$1" && [ -f "$root/.webroot/$1" ] || return 0
 	read -r at <"$root/.webroot/$1" || at=''
+	for directory in "${at%/*/*}" "${at%/*}" "$at"; do
+		[ ! -L "$directory" ] || die "$directory is a symlink; challenges are not taken away through one"
+	done
 	case $at in
 	/*) rm -f "$at/$1" "$at/.certfleet" 2>/dev/null || die "$at cannot be written to; look at its permissions" ;;
 	esac
