@@ -217,6 +217,19 @@ async def test_what_nobody_withdrew_goes_after_an_hour(plain: Host, root: Path, 
     assert [file.name for file in written.iterdir()] == ["new"]
 
 
+async def test_a_challenge_that_stays_keeps_no_certificate_away(plain: Host, root: Path, written: Path) -> None:
+    """An old one cannot be taken away any more: the certificate is installed all the same."""
+    await local.publish(plain, {"old": f"old.{ONE}"})
+    past = time.time() - 2 * 3600
+    os.utime(root / ".webroot" / "old", (past, past))
+    (written / "old").unlink()
+    (written / "old").mkdir()  # root too is refused to unlink this, as on a disk that is read-only
+    assert (await local.install(plain, [item("blog")])).apps["blog"].state is State.INSTALLED
+    (written / "old").rmdir()
+    await local.install(plain, [item("blog", 2)])
+    assert not (root / ".webroot" / "old").exists()
+
+
 @pytest.mark.parametrize(
     "line",
     [

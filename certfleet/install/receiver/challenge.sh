@@ -57,14 +57,17 @@ challenge() {
 	done <"$work/lines"
 }
 
+# What cannot be taken away keeps its mark; `hindrance` has why.
 take_away() {
 	token "$1" && [ -f "$root/.webroot/$1" ] || return 0
 	read -r at <"$root/.webroot/$1" || at=''
 	for directory in "${at%/*/*}" "${at%/*}" "$at"; do
-		[ ! -L "$directory" ] || die "$directory is a symlink; challenges are not taken away through one"
+		hindrance="$directory is a symlink; challenges are not taken away through one"
+		[ ! -L "$directory" ] || return 1
 	done
+	hindrance="$at cannot be written to; look at its permissions"
 	case $at in
-	/*) rm -f "$at/$1" "$at/.certfleet" 2>/dev/null || die "$at cannot be written to; look at its permissions" ;;
+	/*) rm -f "$at/$1" "$at/.certfleet" 2>/dev/null || return 1 ;;
 	esac
 	rm -f "$root/.webroot/$1"
 }
@@ -73,14 +76,14 @@ take_away() {
 withdraw() {
 	take_lines
 	while read -r line; do token "$line" || die "what came in is not a token"; done <"$work/lines"
-	while read -r line; do take_away "$line"; done <"$work/lines"
+	while read -r line; do take_away "$line" || die "$hindrance"; done <"$work/lines"
 }
 
-# No validation takes an hour: whoever published it has forgotten it.
+# No validation takes an hour: whoever published it has forgotten it. What is in the way of this keeps no run from its work.
 take_away_old() {
 	[ -d "$root/.webroot" ] || return 0
 	find "$root/.webroot" -type f -mmin +60 >"$work/old" 2>/dev/null
-	while IFS= read -r line; do take_away "${line##*/}"; done <"$work/old"
+	while IFS= read -r line; do take_away "${line##*/}" || :; done <"$work/old"
 }
 
 # What the server includes for an app: an answer to every token, of this account alone. $1 app, $2 thumbprint, then names.
