@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -241,6 +242,20 @@ async def test_a_host_that_failed_is_asked_again(bench: Workbench, host: Host, t
     assert await wait_for(bench.fleet, wanted) == ("host:web1",)
     await visit(bench, host)
     assert await wait_for(bench.fleet, wanted) == ()
+
+
+async def test_what_no_order_asks_for_any_more_is_forgotten(bench: Workbench, host: Host) -> None:
+    """The order was given up while its host was out of reach: nobody goes on knocking there for its sake."""
+    away = dataclasses.replace(host, driver="nowhere")
+    assert await wait_for(bench.fleet, wish(APP, "stateless", [], THUMBPRINT))
+    again, _ = await visit(bench, away)
+    assert again is not None, "the order may wait for it still"
+    key = bench.fleet.store.key("unwritten", "web1")
+    [text] = await bench.fleet.store.redis.hvals(key)
+    since, _, rest = text.partition(" ")
+    await bench.fleet.store.redis.hset(key, "blog", f"{int(since) - 2 * 3600} {rest}")
+    assert await visit(bench, away) == (None, ())
+    assert await bench.fleet.store.redis.hgetall(key) == {}
 
 
 async def test_many_orders_one_session_and_one_reload(bench: Workbench, host: Host, tmp_path: Path) -> None:

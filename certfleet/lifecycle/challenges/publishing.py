@@ -175,6 +175,11 @@ async def _write_snippets(bench: Workbench, host: Host) -> tuple[datetime | None
     redis, key = bench.fleet.store.redis, bench.fleet.store.key
     asked = key("unwritten", host.name)
     wishes: dict[str, str] = await redis.hgetall(asked)
+    oldest = utcnow().timestamp() - CHALLENGE_LIFE
+    if old := [app for app, text in wishes.items() if int(text.partition(" ")[0]) < oldest]:
+        # No order waits for so long: it was given up meanwhile, or asks again.
+        await redis.hdel(asked, *old)
+        wishes = {app: text for app, text in wishes.items() if app not in old}
     lines = {app: text.partition(" ")[2] for app, text in sorted(wishes.items())[:AT_ONCE]}
     if not lines:
         return None, []
