@@ -287,9 +287,15 @@ class Records:
         """Apps with something to install on a host, by name."""
         return sorted(await self._redis.smembers(self._store.key("pending", host)))
 
-    async def forget_pending(self, host: str, app: str) -> None:
-        """Nothing to install any more: the app or its certificate is gone."""
-        await self._redis.srem(self._store.key("pending", host), app)
+    async def forget_pending(self, claim: Claim, app: str, known: Installation | None) -> None:
+        """Nothing to install any more, by what is known of it; unless somebody wrote meanwhile. Raises LeaseLost.
+
+        `claim` is the host's.
+        """
+        still: list[Command] = []
+        if known is not None:
+            still = [("STILL", self._store.key("installations", app), known.host, dump(known))]
+        await self.write(claim, [*still, ("SREM", self._store.key("pending", claim.name), app)])
 
     async def audit_time(self, host: str) -> datetime | None:
         """When a host was last asked what is current there; None: never."""

@@ -15,7 +15,7 @@ from certfleet.install.answer import Answer
 from certfleet.install.bundle import Item
 from certfleet.install.drivers import local
 from certfleet.lifecycle.records import check_member, host_member
-from certfleet.models import Fault, Host, utcnow
+from certfleet.models import Fault, Host, Installation, utcnow
 from certfleet.overview import State
 from certfleet.settings import Settings
 from certfleet.store import Store
@@ -195,6 +195,29 @@ async def test_mended_while_it_was_being_tried(four: Farm, monkeypatch: pytest.M
     await four.run()
     assert (await overview(four, "blog"))[:2] == (State.SERVED, 1)
     assert (await four.seen("blog"))["web1"] == new.serial
+
+
+async def test_issued_while_a_visit_finds_nothing_to_do(four: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The visit has read that all is there, and a newer certificate comes: that one stays on the host's list."""
+    await four.add("blog", ["web1"])
+    await four.reload()
+    issued = await four.issue("blog")
+    await four.run()
+    records = four.bench.fleet.records
+    await records.pend("web1", "blog")  # by a check that did not know yet
+    read = records.installations_of
+
+    async def read_just_before(apps: list[str]) -> dict[str, dict[str, Installation]]:
+        found = await read(apps)
+        monkeypatch.undo()
+        issued.update(await four.issue("blog"))
+        return found
+
+    monkeypatch.setattr(records, "installations_of", read_just_before)
+    await four.visit("web1")
+    await four.run()
+    assert issued["blog"].generation == 2
+    assert (await overview(four, "blog"))[:2] == (State.SERVED, 1)
 
 
 async def test_a_lost_wake_up_only_delays(four: Farm) -> None:

@@ -54,7 +54,7 @@ async def install(bench: Workbench, claim: Claim) -> Next:
         published_at, orders = await publishing.visit(bench, host)
         made_at, ready = await host_key.visit(bench, claim, host)
         members += [*orders, *ready]
-        waiting = await _waiting(bench, host)
+        waiting = await _waiting(bench, claim, host)
         if waiting.jobs:
             members += await _visit(bench, claim, host, waiting.jobs)
             continue
@@ -74,7 +74,7 @@ async def _gather(bench: Workbench, host: Host) -> None:
         await asyncio.sleep(GATHER)
 
 
-async def _waiting(bench: Workbench, host: Host) -> Waiting:
+async def _waiting(bench: Workbench, claim: Claim, host: Host) -> Waiting:
     records, inventory, now = bench.fleet.records, bench.fleet.inventory, utcnow()
     names = await records.pending(host.name)
     apps = await inventory.find_apps(names)
@@ -87,10 +87,10 @@ async def _waiting(bench: Workbench, host: Host) -> Waiting:
         app, certificate = apps.get(name), certificates.get(name)
         installation = known[name].get(host.name, Installation(name, host.name))
         if app is None or certificate is None or not _is_wanted(app, certificate, host.name):
-            await records.forget_pending(host.name, name)
+            await records.forget_pending(claim, name, known[name].get(host.name))
             continue
         if _is_done(installation, certificate.generation):
-            await records.forget_pending(host.name, name)
+            await records.forget_pending(claim, name, known[name].get(host.name))
             continue
         properties = effective(app.properties, everywhere)
         standing = rollout(app.hosts, known[name], certificate.generation, parse_waves(properties["wave"]))
