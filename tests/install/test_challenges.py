@@ -276,6 +276,17 @@ async def test_a_snippet_that_is_refused(plain: Host, root: Path) -> None:
     assert (root / "challenges.d" / "blog.conf").read_text() == old
 
 
+async def test_one_bad_snippet_among_hundreds_costs_few_tests(plain: Host, root: Path, tmp_path: Path) -> None:
+    """A test of many sites takes its time, and a run has a minute and a half: the bad one is found by halves."""
+    picky = dataclasses.replace(
+        plain, test_command=("sh", "-c", f"echo test >>{tmp_path}/tests; [ ! -e {root}/challenges.d/app77.conf ]")
+    )
+    answer = await local.snippet(picky, [answerer(f"app{number}", ONE) for number in range(128)])
+    assert [app for app, said in answer.apps.items() if said.state is not State.INSTALLED] == ["app77"]
+    assert answer.reloads == 1
+    assert len((tmp_path / "tests").read_text().split()) < 20
+
+
 def test_what_is_not_even_sent() -> None:
     """The sender looks first, and its sentence does not hold the token."""
     for bad in ({"a.b": f"a.b.{ONE}"}, {"a": f"b.{ONE}"}, {"a": f"a.{ONE}x"}, {"a": "a"}, {"": f".{ONE}"}):

@@ -135,19 +135,37 @@ place_snippets() {
 	done
 }
 
-# Each app's snippet alone, when the web server does not take them together.
-place_each_snippet() {
-	taken=''
-	for file in "$work"/snippets/*; do
-		name=${file##*/}
-		place_snippet "$work/snippets" "$name" || die "$root cannot be written to; what is half done there is put right by the next run"
+new_snippet() {
+	place_snippet "$work/snippets" "$1"
+}
+
+old_snippet() {
+	place_snippet "$root/.owed" "$1"
+}
+
+# The web server does not take them together: by halves, until those that are to blame stand alone.
+place_by_halves() {
+	taken='' group=''
+	for file in "$work"/snippets/*; do group=$group${group:+,}${file##*/}; done
+	halve "$group"
+	groups=${half:+$half }$other
+	while [ -n "$groups" ]; do
+		group=${groups%% *}
+		groups=${groups#"$group"} groups=${groups# }
+		each new_snippet "$group" || die "$root cannot be written to; what is half done there is put right by the next run"
 		if run "$test"; then
-			taken=$taken,${name%.*}
+			taken=$taken,$group
 			continue
 		fi
 		keep_output
-		place_snippet "$root/.owed" "$name" || die "$root cannot be written to; what is half done there is put right by the next run"
-		result "${name%.*}" failed 0 0 "$message_quoted"
+		each old_snippet "$group" || die "$root cannot be written to; what is half done there is put right by the next run"
+		case $group in
+		*,*)
+			halve "$group"
+			groups="$half $other${groups:+ }$groups"
+			;;
+		*) result "${group%.*}" failed 0 0 "$message_quoted" ;;
+		esac
 	done
 }
 
@@ -183,7 +201,7 @@ snippet() {
 	place_snippets "$work/snippets"
 	if ! run "$test"; then
 		place_snippets "$root/.owed"
-		place_each_snippet
+		place_by_halves
 	fi
 	if [ -z "$taken" ] || reload_server; then
 		each written "${taken#,}"
@@ -196,8 +214,9 @@ snippet() {
 	each unwritten "${taken#,}"
 }
 
+# $1: an app, or its file's name.
 written() {
-	result "$1" installed 0 0
+	result "${1%.*}" installed 0 0
 }
 
 unprepared() {
@@ -205,7 +224,7 @@ unprepared() {
 }
 
 unwritten() {
-	result "$1" failed 0 0 "$message_quoted"
+	result "${1%.*}" failed 0 0 "$message_quoted"
 }
 
 # A killed run wrote snippets and did not come to the reload.
