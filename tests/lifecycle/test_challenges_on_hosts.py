@@ -271,6 +271,20 @@ async def test_many_orders_one_session_and_one_reload(bench: Workbench, host: Ho
     assert len(apps) < AT_ONCE
 
 
+async def test_more_than_one_session_takes(bench: Workbench, host: Host) -> None:
+    """Apps with long lists of names, more than the receiver reads at once: the rest follows without a pause."""
+    names = tuple(f"{'a' * 60}.{'b' * 60}.{number}.example.test" for number in range(100))
+    apps = [App(f"app{number}", names, ("web1",), enabled=True) for number in range(100)]
+    for app in apps:
+        await wait_for(bench.fleet, wish(app, "stateless", [], THUMBPRINT), app)
+    again, _ = await visit(bench, host)
+    assert again is not None
+    assert again <= utcnow(), "the others do not wait"
+    await visit(bench, host)
+    for app in apps:
+        assert await wait_for(bench.fleet, wish(app, "stateless", [], THUMBPRINT), app) == ()
+
+
 async def test_after_a_failure_the_book_is_not_believed(bench: Workbench, host: Host, tmp_path: Path) -> None:
     """A host that was restored from a backup has lost what is on record: the next try writes it again."""
     wanted = wish(APP, "stateless", [], THUMBPRINT)

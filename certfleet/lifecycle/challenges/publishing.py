@@ -40,6 +40,7 @@ LOOK = timedelta(seconds=5)  # for an order between two looks; it is woken soone
 RETRY = timedelta(minutes=1)  # for a host that failed
 TIDY = timedelta(minutes=10)  # between two looks at what has to be taken away
 AT_ONCE = 1000  # challenges or apps per session
+LONGEST = 1024 * 1024  # bytes of snippets per session, as the receiver takes them
 LOOKED_AT = 5  # sites that are asked after a reload: some may not be set up yet, or not be open to us
 
 
@@ -180,7 +181,7 @@ async def _write_snippets(bench: Workbench, host: Host) -> tuple[datetime | None
         # No order waits for so long: it was given up meanwhile, or asks again.
         await redis.hdel(asked, *old)
         wishes = {app: text for app, text in wishes.items() if app not in old}
-    lines = {app: text.partition(" ")[2] for app, text in sorted(wishes.items())[:AT_ONCE]}
+    lines = _of_one_session(wishes)
     if not lines:
         return None, []
     answerers = [Answerer(app, words[0], tuple(words[1:])) for app, text in lines.items() if (words := text.split())]
@@ -200,7 +201,21 @@ async def _write_snippets(bench: Workbench, host: Host) -> tuple[datetime | None
             await redis.hdel(asked, *done)
     why = "its web server does not take the challenge snippet: {}"
     await _failed(bench.fleet, host, {a: why.format(answer.apps[a].message) for a in lines if a not in written})
+    if written and len(wishes) > len(lines):
+        return utcnow(), list(lines)
     return (utcnow() + RETRY if await redis.exists(asked) else None), list(lines)
+
+
+def _of_one_session(wishes: Mapping[str, str]) -> dict[str, str]:
+    """As many of these wishes as the receiver takes at once: app -> thumbprint and names."""
+    lines, length = dict[str, str](), 0
+    for app, text in sorted(wishes.items())[:AT_ONCE]:
+        line = text.partition(" ")[2]
+        length += len(app) + len(line) + 2
+        if length > LONGEST:
+            break
+        lines[app] = line
+    return lines
 
 
 async def _taken_up(fleet: Fleet, host: Host, written: Mapping[str, str]) -> None:
