@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import timeit
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -135,6 +136,17 @@ def test_what_has_shown_it_before_is_put_right_at_once() -> None:
     found = fleet(DRIFTED, REFUSED, OLD)
     assert (found.go, found.stopped_by) == (("a", "b"), ("b",))
     assert fleet(DRIFTED, SERVED, OLD, OLD, OLD, OLD, OLD, OLD).stopped_by == ()
+
+
+def test_thousands_of_hosts() -> None:
+    """Each of them asks how far the others are, twice with each visit: four times the hosts take four times as long."""
+
+    def seconds(count: int) -> float:
+        known = {f"web{number}": SERVED if number % 2 else OLD for number in range(count)}
+        waves = parse_waves("1, 75%, 100%")
+        return min(timeit.repeat(lambda: rollout(list(known), known, NEW, waves), number=1, repeat=5))
+
+    assert seconds(8000) < 8 * seconds(2000)
 
 
 def test_hosts_in_words() -> None:

@@ -247,7 +247,8 @@ async def _next_in_waves(bench: Workbench, host: Host, jobs: Sequence[Job]) -> l
     for job in spread:
         waves = parse_waves(job.properties["wave"])
         now = rollout(job.app.hosts, known[job.app.name], job.certificate.generation, waves)
-        members += [host_member(name) for name in now.go if name in job.standing.held]
+        held = set(job.standing.held)
+        members += [host_member(name) for name in now.go if name in held]
         if (why := _stopped(job, now, host.name)) is not None:
             await fleet.journal.write(job.app.name, "wave stopped", why)
         elif (who := _goes_on(job, now)) is not None:
@@ -269,7 +270,8 @@ def _stopped(job: Job, now: Rollout, host: str) -> str | None:
 
 def _goes_on(job: Job, now: Rollout) -> str | None:
     """What to tell when others were held by this host's failures, and are not any longer."""
-    woken = [name for name in now.go if name in job.standing.held]
+    held = set(job.standing.held)
+    woken = [name for name in now.go if name in held]
     if not woken or not job.installation.attempts:
         return None
     return f"generation {job.certificate.generation} goes to {hosts_named(woken)}"

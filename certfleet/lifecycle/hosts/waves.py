@@ -89,10 +89,13 @@ def rollout(
 ) -> Rollout:
     """Which of an app's hosts go next; `hosts` in the order in which their turns come."""
     known = {host: installations.get(host, Installation("", host)) for host in hosts}
+    # Sets beside the lists: each of thousands of hosts asks this with its visit.
     proven = [host for host in hosts if max(known[host].proven, known[host].served) >= generation]
     again = [host for host in proven if known[host].served != generation]
-    unprotected = [host for host in hosts if host not in proven and not _has_one(known[host])]
-    rest = [host for host in hosts if host not in proven and host not in unprotected]
+    has_shown = set(proven)
+    unprotected = [host for host in hosts if host not in has_shown and not _has_one(known[host])]
+    aside = has_shown.union(unprotected)
+    rest = [host for host in hosts if host not in aside]
     stopped_by = tuple(host for host in rest if _blames_certificate(known[host], generation))
     last = ends(waves, len(hosts))
     wave = sum(1 for end in last if end <= len(proven))
@@ -101,9 +104,10 @@ def rollout(
     else:
         room = last[wave] - len(proven) if wave < len(last) else 0
         go = _by_turn(rest, known, generation)[:room]
+    going = set(go)
     return Rollout(
         go=(*again, *unprotected, *go),
-        held=tuple(host for host in rest if host not in go),
+        held=tuple(host for host in rest if host not in going),
         stopped_by=stopped_by,
         proven=len(proven),
         wave=min(wave + 1, len(last)),
@@ -113,10 +117,11 @@ def rollout(
 
 def _by_turn(hosts: Iterable[str], known: Mapping[str, Installation], generation: int) -> list[str]:
     """Those that are waited for, as they were named; then those that are not, whose next try is due first."""
-    hosts = list(hosts)
-    skipped = [host for host in hosts if is_skipped(known[host], generation)]
+    waited_for, skipped = list[str](), list[str]()
+    for host in hosts:
+        (skipped if is_skipped(known[host], generation) else waited_for).append(host)
     skipped.sort(key=lambda host: known[host].retry_at or _ANY_TIME)
-    return [host for host in hosts if host not in skipped] + skipped
+    return waited_for + skipped
 
 
 def _has_one(installation: Installation) -> bool:

@@ -82,10 +82,10 @@ async def _reconcile(
     for drifted in await look(bench, claim, certificate, endpoints):
         known[drifted.host] = drifted
     standing = rollout(app.hosts, known, generation, parse_waves(properties["wave"]))
-    members = []
+    held, members = set(standing.held), list[str]()
     for host in app.hosts:
         installation = known[host]
-        if installation.served == installation.installed == generation or host in standing.held:
+        if installation.served == installation.installed == generation or host in held:
             continue
         if installation.retry_at is not None and installation.retry_at > now:
             continue
