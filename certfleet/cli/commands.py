@@ -10,7 +10,18 @@ from certfleet import __version__
 from certfleet.cli import account, apps, dns, dns_persist, eab, hosts, limits, machine, revocation
 from certfleet.cli.doctor import doctor
 from certfleet.cli.forecast import forecast
-from certfleet.cli.output import left, moment, note, overview_table, print_json, print_renderable, print_table, waiting
+from certfleet.cli.output import (
+    expiry,
+    left,
+    moment,
+    note,
+    overview_table,
+    print_json,
+    print_renderable,
+    print_table,
+    waiting,
+    when,
+)
 from certfleet.cli.session import Exit, ask, fail, guarded, raise_usage
 
 if TYPE_CHECKING:
@@ -221,9 +232,9 @@ def info(app: AppName, as_json: AsJSON = False) -> None:
         ("issued by", view.issued_by or "nobody yet"),
         *([("asked CA", view.asked_ca)] if view.asked_ca else []),
         *((f"passed over {one.ca}", f"{moment(one.at)}, {one.cause}: {one.why}") for one in view.passed_over),
-        ("expires", f"{moment(view.not_after)} (in {left(view.not_after)})"),
+        ("expires", when(view.not_after, expiry(view.not_after))),
         *([("revoked", f"{moment(view.revoked)}, {view.revoked_for or 'unspecified'}")] if view.revoked else []),
-        ("renews", f"{moment(view.renew_at)} (in {left(view.renew_at)}){_spread(view)}"),
+        ("renews", _renewal(view)),
         ("CA's window", f"{moment(view.window_start)} to {moment(view.window_end)}" if view.window_start else "none"),
         *([("CA's reason", view.explanation)] if view.explanation else []),
         ("order", view.reason or "none"),
@@ -250,10 +261,13 @@ def info(app: AppName, as_json: AsJSON = False) -> None:
     print_table(("TIME", "EVENT", "DETAIL"), [(moment(e.at), e.event, e.detail) for e in history])
 
 
-def _spread(view: Overview) -> str:
+def _renewal(view: Overview) -> str:
+    if view.state == "disabled" and view.renew_at:
+        return "not while it is disabled"
     if view.spread_from is None:
-        return ""
-    return f", spread: at its own time, {moment(view.spread_from)}, too many others are"
+        return when(view.renew_at, left(view.renew_at))
+    spread = f"spread: at its own time, {moment(view.spread_from)}, too many others are"
+    return f"{when(view.renew_at, left(view.renew_at))}, {spread}"
 
 
 @app.command("set")

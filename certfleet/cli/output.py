@@ -85,8 +85,8 @@ def overview_table(views: Iterable[Overview]) -> Table:
             Text(view.state, STYLES.get(view.state, "")),
             names(view.domains),
             f"{view.served_on} of {len(view.hosts)}",
-            left(view.not_after),
-            left(view.renew_at),
+            expiry(view.not_after),
+            left(view.renew_at) if view.state != "disabled" else "-",
             note(view),
         )
         for view in views
@@ -141,6 +141,16 @@ def names(domains: Sequence[str]) -> str:
 def moment(value: datetime | None) -> str:
     """A time for people, in UTC."""
     return f"{value:%Y-%m-%d %H:%M:%S} UTC" if value else "-"
+
+
+def expiry(value: datetime | None) -> str:
+    """How long a certificate is still good for."""
+    return "expired" if value is not None and value <= utcnow() else left(value)
+
+
+def when(value: datetime | None, rest: str) -> str:
+    """A time and, in words, how long that is from now; one that there is not has no such words."""
+    return f"{moment(value)} ({rest if rest in ('now', 'expired') else f'in {rest}'})" if value else "-"
 
 
 def left(value: datetime | None) -> str:
