@@ -11,6 +11,7 @@ from certfleet.cli import account, apps, dns, dns_persist, eab, hosts, limits, m
 from certfleet.cli.doctor import doctor
 from certfleet.cli.forecast import forecast
 from certfleet.cli.output import (
+    NotedTable,
     expiry,
     left,
     moment,
@@ -254,7 +255,7 @@ def info(app: AppName, as_json: AsJSON = False) -> None:
         (i.host, i.wanted, i.installed, i.served, moment(i.asked), left(i.retry_at), i.error or "")
         for i in installations
     ]
-    print_table(("HOST", "WANTED", "INSTALLED", "SERVED", "LAST ASKED", "NEXT TRY IN", "ERROR"), rows)
+    print_renderable(NotedTable(("HOST", "WANTED", "INSTALLED", "SERVED", "LAST ASKED", "NEXT TRY IN", "ERROR"), rows))
     typer.echo("")
     print_table(("PROPERTY", "VALUE"), properties.items())
     typer.echo("")

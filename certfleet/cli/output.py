@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from certfleet.models import utcnow
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.table import Table
 
     from certfleet.overview import Overview
 
 JSON_VERSION = 1
-PLAIN_WIDTH = 400  # columns where there is no terminal: lines are never folded for a program
+PLAIN_WIDTH = 100_000  # columns where there is no terminal: lines are never folded for a program
 STYLES = {
     "served": "green",
     "failing": "bold red",
@@ -54,7 +55,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
     print_renderable(make_table(headings, rows))
 
 
-def print_renderable(table: Table) -> None:
+def print_renderable(table: RenderableType) -> None:
     """Show a table on standard output."""
     from rich.console import Console  # noqa: PLC0415  50 ms that JSON output does without
 
@@ -75,7 +76,35 @@ def make_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Tab
     return table
 
 
-def overview_table(views: Iterable[Overview]) -> Table:
+@dataclass(frozen=True, slots=True)
+class NotedTable:
+    """A table whose last column stands under its row instead, where the terminal is too narrow for both."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """What rich asks for."""
+        from rich.padding import Padding  # noqa: PLC0415
+        from rich.segment import Segment  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        whole = make_table(self.headings, self.rows)
+        rest = make_table(self.headings[:-1], [row[:-1] for row in self.rows])
+        unfolded = options.update_width(PLAIN_WIDTH)
+        fits = console.measure(whole, options=unfolded).maximum <= options.max_width
+        if fits or console.measure(rest, options=unfolded).maximum > options.max_width:
+            yield whole
+            return
+        notes = ("", *(str(row[-1]) for row in self.rows))
+        for line, note in zip(console.render_lines(rest, options, pad=False), notes, strict=True):
+            yield from line
+            yield Segment.line()
+            if note:
+                yield Padding(Text(note, overflow="fold"), (0, 0, 0, 4))
+
+
+def overview_table(views: Iterable[Overview]) -> NotedTable:
     """What `ls` shows."""
     from rich.text import Text  # noqa: PLC0415
 
@@ -91,7 +120,7 @@ def overview_table(views: Iterable[Overview]) -> Table:
         )
         for view in views
     ]
-    return make_table(("APP", "STATE", "DOMAINS", "SERVED ON", "EXPIRES IN", "RENEWS IN", "NOTE"), rows)
+    return NotedTable(("APP", "STATE", "DOMAINS", "SERVED ON", "EXPIRES IN", "RENEWS IN", "NOTE"), rows)
 
 
 def note(view: Overview) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from datetime import timedelta
 
-from certfleet.models import App, dump, utcnow
+from rich.console import Console
+
+from certfleet.cli.output import NotedTable
+from certfleet.models import App, Installation, dump, utcnow
 from tests.certificate_records import record
 from tests.cli.conftest import Door
 
@@ -38,3 +42,33 @@ def test_an_expired_certificate_is_called_so(fleet: Door) -> None:
     assert cells[4:6] == ["89 d", "59 d"]
     assert facts["expires"].endswith(" UTC (in 89 d)")
     assert facts["renews"].endswith(" UTC (in 59 d)")
+
+
+LONG = "web1: " + "nothing answers there " * 30
+
+
+ROWS = [("blog", "blog.example.com", "ok"), ("shop", "shop.example.com", "")]
+
+
+def shown(width: int) -> list[str]:
+    """A table in a terminal of so many columns."""
+    there = io.StringIO()
+    Console(file=there, width=width).print(NotedTable(("APP", "DOMAINS", "NOTE"), ROWS))
+    return [line.rstrip() for line in there.getvalue().splitlines()]
+
+
+def test_a_note_stands_under_its_row_where_there_is_no_room() -> None:
+    """The other columns are as they are in a wide terminal, not squeezed by it."""
+    assert shown(30) == ["APP   DOMAINS           NOTE", "blog  blog.example.com  ok", "shop  shop.example.com"]
+    assert shown(24) == ["APP   DOMAINS", "blog  blog.example.com", "    ok", "shop  shop.example.com"]
+    assert max(len(line) for line in shown(15)) <= 15, "where even these have no room, all is folded"
+
+
+def test_without_a_terminal_no_line_is_folded(fleet: Door) -> None:
+    """One line for each app, however long its note is: `ls | grep` finds it whole."""
+    fleet.done("enable", "blog")
+    broken = Installation("blog", "web1", 1, 0, 0, error=LONG, retry_at=utcnow())
+    fleet.redis.set("certfleet:certificate:blog", dump(record(APP, utcnow())))
+    fleet.redis.hset("certfleet:installations:blog", "web1", dump(broken))
+    assert LONG.strip() in fleet.done("ls").out
+    assert LONG.strip() in fleet.done("info", "blog").out
