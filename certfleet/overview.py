@@ -141,7 +141,7 @@ def overview(
         reason=order.reason if order else None,
         error=(order.error if order and order.error else None) or _first_few(failing),
         wave=_wave(app, properties, generation, installations),
-        waits_for=meaning(place.bucket) if place else held.held if held else None,
+        waits_for=_bucket(order, place) if order and place else held.held if held else None,
         waits_until=place.at if place else held.retry_at if held else away.next_try if away else None,
         place=place.place if place else None,
         places=place.waiting if place else None,
@@ -160,6 +160,10 @@ def overview(
 def _first_few(failing: list[str]) -> str | None:
     more = [f"{len(failing) - TOLD} more hosts are failing"] if len(failing) > TOLD else []
     return "; ".join(failing[:TOLD] + more) or None
+
+
+def _bucket(order: Order, place: Place) -> str:
+    return meaning(place.bucket, {place.bucket.key: order.email})
 
 
 def _wave(app: App, properties: dict[str, str], generation: int, installations: dict[str, Installation]) -> str | None:

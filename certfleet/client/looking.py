@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from certfleet.acme_ca.account_records import AccountRecords
 from certfleet.acme_ca.presets import presets, resolve_ca
 from certfleet.journal import Entry
 from certfleet.lifecycle.forecasts.estimate import Estimate
@@ -161,7 +162,9 @@ class Looks(AppRequests):
     async def buckets(self) -> list[BucketInUse]:
         """The CA's limits as they stand: each bucket that is not full, or that somebody waits for."""
         directories = {name: preset.directory for name, preset in presets().items()}
-        return await buckets_in_use(self._fleet.store, self._fleet.limits, directories)
+        known = AccountRecords(self._fleet.store).all()
+        emails = {account.id: account.email async for account in known}
+        return await buckets_in_use(self._fleet.store, self._fleet.limits, directories, emails)
 
     async def outages(self) -> list[Outage]:
         """Each CA that does not answer, the longest first; one order at a time tries it."""

@@ -292,14 +292,17 @@ async def _tokens(case: Case) -> Finding:
     name, fleet = "tokens", case.bench.fleet
     limits = (await fleet.limits.of(case.ca.name, case.ca.directory)).limits
     account = account_id(case.ca, case.properties["email"])
+    emails = {account: case.properties["email"]}
     asked = order_buckets(limits, account=account, identifiers=case.app.identifiers, same_set=await _is_renewal(case))
     closed = (*slow_down_bucket(limits, fleet.settings.egress_address), *refused_bucket(limits, account))
     charges = replace(asked, checked=(*closed, *asked.checked)).admission
     decision = await case.bench.buckets.check(charges)
     if not decision.allowed and decision.bucket is not None:
         until = f"{decision.retry_at:%Y-%m-%d %H:%M:%S} UTC"
-        return _wrong(name, f"none for {meaning(decision.bucket)} before {until}: an order waits in line until then")
-    left = await _left(case, (*asked.ordered, *asked.issued))
+        return _wrong(
+            name, f"none for {meaning(decision.bucket, emails)} before {until}: an order waits in line until then"
+        )
+    left = await _left(case, (*asked.ordered, *asked.issued), emails)
     return _fine(name, left or "no limit of this CA's is known")
 
 
@@ -314,11 +317,11 @@ async def _is_renewal(case: Case) -> bool:
     )
 
 
-async def _left(case: Case, buckets: tuple[Bucket, ...]) -> str:
+async def _left(case: Case, buckets: tuple[Bucket, ...], emails: Mapping[str, str]) -> str:
     """The tokens in each bucket that an order takes one of."""
     seen = await case.bench.buckets.look(buckets) if buckets else []
     each = zip(buckets, seen, strict=True)
-    return first_few([f"{look.remaining} of {b.rate.burst} {meaning(b)}" for b, look in each])
+    return first_few([f"{look.remaining} of {b.rate.burst} {meaning(b, emails)}" for b, look in each])
 
 
 async def _reached(case: Case) -> Finding:

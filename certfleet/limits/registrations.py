@@ -26,7 +26,7 @@ class Registrations:
         decision = await self._buckets.spend([Charge(bucket) for bucket in await self._asked(ca)])
         if not decision.allowed and decision.bucket is not None:
             at = decision.retry_at
-            raise RateLimited(f"{meaning(decision.bucket)} at {ca.name}", at)
+            raise RateLimited(f"{meaning(decision.bucket, {})} at {ca.name}", at)
 
     async def give_back(self, ca: CA) -> None:
         """The CA made no account; it gives its token back too."""

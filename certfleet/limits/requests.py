@@ -246,4 +246,4 @@ def _if_full(bucket: Bucket, now: float) -> float:
 
 def _slowed(bucket: Bucket, seconds: float) -> SlowedDown:
     at = utcnow() + timedelta(seconds=seconds)
-    return SlowedDown(f"{meaning(bucket)} at {bucket.ca}", at)
+    return SlowedDown(f"{meaning(bucket, {})} at {bucket.ca}", at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -37,8 +38,13 @@ class BucketInUse:
     """When the last of these is served, if no other limit is in the way; None: nobody waits."""
 
 
-async def buckets_in_use(store: Store, book: LimitsBook, directories: dict[str, str]) -> list[BucketInUse]:
-    """Every bucket in use, fullest waiting rooms first; `directories` are the CAs' by name."""
+async def buckets_in_use(
+    store: Store, book: LimitsBook, directories: Mapping[str, str], emails: Mapping[str, str]
+) -> list[BucketInUse]:
+    """Every bucket in use, fullest waiting rooms first.
+
+    `directories` are the CAs' by name, `emails` the accounts' by id.
+    """
     names = {key.removeprefix(store.prefix) async for key in store.redis.scan_iter(store.key("limit", "*"), count=PAGE)}
     lines = Lines(store)
     rooms = [line for room in await lines.rooms() if (line := await lines.line(room))]
@@ -59,7 +65,7 @@ async def buckets_in_use(store: Store, book: LimitsBook, directories: dict[str, 
                 ca=bucket.ca,
                 limit=bucket.limit,
                 key=bucket.key,
-                meaning=meaning(bucket),
+                meaning=meaning(bucket, emails),
                 burst=bucket.rate.burst,
                 left=_left(bucket, at, now),
                 full_at=from_microseconds(at),

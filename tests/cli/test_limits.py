@@ -10,6 +10,7 @@ import pytest
 from certfleet.acme_ca.account_records import account_id
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.limits.outages import id_of
+from certfleet.models import Account, dump
 from tests.cli.conftest import PRIVATE_CA, Door
 
 SET = ("limits", "set")
@@ -160,6 +161,17 @@ def test_the_journal_has_it(door: Door) -> None:
     [(_, entry)] = entries
     assert entry[b"event"] == b"limits set"
     assert entry[b"detail"] == b"letsencrypt: certificates-per-domain = 500/7d for example.com"
+
+
+def test_an_account_is_shown_by_its_address(door: Door) -> None:
+    """No command says whose an account's id is."""
+    name = account_id(resolve_ca("letsencrypt"), "ops@example.com")
+    door.redis.set(f"certfleet:limit:letsencrypt:orders-per-account:{name}", f"{10**17} 1")
+    account = Account(name, "letsencrypt", "ops@example.com", "sealed", "https://ca.example/1")
+    door.redis.set(f"certfleet:account:{name}", dump(account))
+    said = door.done("limits").out
+    assert "new orders of the account ops@example.com" in said
+    assert name not in said
 
 
 def test_a_ca_that_does_not_answer_is_told(door: Door) -> None:

@@ -16,6 +16,8 @@ from certfleet.limits.words import meaning
         (Limit.DOMAIN, "example.com", "certificates per registered domain example.com"),
         (Limit.DOMAIN, "2001:db8::/64", "certificates per registered domain 2001:db8::/64"),
         (Limit.DOMAIN_OF_ACCOUNT, "a1b2/2001:db8::/64", "certificates per registered domain and account 2001:db8::/64"),
+        (Limit.ORDERS, "a1b2", "new orders of the account ops@example.com"),
+        (Limit.REFUSED, "a1b2", "the time that the CA named (429) for the account ops@example.com"),
         (Limit.FAILURES, "a1b2/example.com", "failed authorizations example.com"),
         (
             Limit.SET,
@@ -33,4 +35,4 @@ from certfleet.limits.words import meaning
 )
 def test_meaning(limit: Limit, key: str, said: str) -> None:
     """The limit and what it is for; no account's id, no digest."""
-    assert meaning(Bucket("ca", limit.value, key, Rate(1, 1, 1))) == said
+    assert meaning(Bucket("ca", limit.value, key, Rate(1, 1, 1)), {"a1b2": "ops@example.com"}) == said

@@ -146,8 +146,8 @@ def estimate_of(
     )
     return Estimate(
         summary=summary,
-        binding=_words(binding, emails) if binding else None,
-        busiest=_words(busiest, emails) if busiest else None,
+        binding=meaning(binding, emails) if binding else None,
+        busiest=meaning(busiest, emails) if busiest else None,
         limits=_limits(found, needs, emails),
         buckets=tuple(
             BucketForecast(w.bucket.ca, w.bucket.limit, _of(w.bucket, emails), w.waited, _time(w.until))
@@ -209,8 +209,3 @@ def _of(bucket: Bucket, emails: Mapping[str, str]) -> str:
         return bucket.key.partition("/")[0].removesuffix("+0")
     first, slash, rest = bucket.key.partition("/")
     return emails.get(first, first) + slash + rest
-
-
-def _words(bucket: Bucket, emails: Mapping[str, str]) -> str:
-    account = bucket.key if bucket.limit == Limit.ORDERS else ""
-    return meaning(bucket).replace(account, emails.get(account, account)) if account else meaning(bucket)

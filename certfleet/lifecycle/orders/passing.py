@@ -41,7 +41,7 @@ async def held_up(bench: Workbench, claim: Claim, app: App, properties: Mapping[
     stop = Stop(bench, claim, app, cas_of(properties), why)
     records = bench.fleet.records
     kept = await records.order(app.name) if len(stop.cas) > 1 else None
-    obstacle = await _obstacle(stop) if kept is not None else None
+    obstacle = await _obstacle(stop, kept.email) if kept is not None else None
     if kept is None or obstacle is None:
         return await _stay(stop)
     served = await records.certificate(app.name)
@@ -56,15 +56,19 @@ async def held_up(bench: Workbench, claim: Claim, app: App, properties: Mapping[
             return await troubled(bench, claim, app, error, order=failed.order)
 
 
-async def _obstacle(stop: Stop) -> Obstacle | None:
-    """What stopped it, as far as it is the CA's; None: another one would not help."""
+async def _obstacle(stop: Stop, email: str) -> Obstacle | None:
+    """What stopped it, as far as it is the CA's; None: another one would not help. `email`: the account's."""
     match stop.why:
         case InLine():
             place = (await Lines(stop.bench.fleet.store).places([stop.app.name])).get(stop.app.name)
             if place is None:  # its gate has called it just now
                 return None
             until = f"{place.at:%Y-%m-%d %H:%M:%S} UTC"
-            return Obstacle(Cause.LIMITED, f"waiting for {meaning(place.bucket)}, until {until}", place.at)
+            return Obstacle(
+                Cause.LIMITED,
+                f"waiting for {meaning(place.bucket, {place.bucket.key: email})}, until {until}",
+                place.at,
+            )
         case CASlow():
             return Obstacle(Cause.AWAY, "the CA has not done its part of the order yet")
         case Waiting():
