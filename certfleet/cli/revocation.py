@@ -99,7 +99,9 @@ def replace(
     revoke: Annotated[
         bool, typer.Option("--revoke", help="Revoke each when all hosts of its app serve another one.")
     ] = False,
-    reason: Annotated[str, typer.Option("--reason", metavar="REASON", help="With --revoke.")] = "superseded",
+    reason: Annotated[
+        str | None, typer.Option("--reason", metavar="REASON", help="With --revoke; superseded, if it is not given.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all are done, and show how far they are.")] = False,
     timeout: Annotated[
@@ -117,11 +119,15 @@ def replace(
     certfleet replace --all-issued-between 2026-11-01 2026-11-03T12:00Z
     certfleet replace
     """  # noqa: D301  the character that tells click to keep the lines
+    if reason is not None and not revoke:
+        raise_usage("reason", reason, "is the one of a revocation: give --revoke too")
     if file is not None or ca is not None or between is not None:
         wanted = _selection(file, ca, between)
         if not yes:
             _confirm(wanted, revoke=revoke)
-        ask(lambda client: client.replace(wanted, revoke=reason if revoke else None))
+        ask(lambda client: client.replace(wanted, revoke=(reason or "superseded") if revoke else None))
+    elif revoke:
+        raise_usage("revoke", None, "say which: give --file, --ca or --all-issued-between too")
     found = ask(lambda client: client.replacement())
     if wait:
         found = _waited(found, timeout)

@@ -84,6 +84,9 @@ def test_replacements_that_cannot_be(fleet: Door, tmp_path: Path) -> None:
     assert fleet.refused("replace", "--file", str(tmp_path / "none")).startswith("file: ")
     assert fleet.refused("replace", "--ca", "x", "--yes").startswith("ca: 'x' is not a CA")
     assert fleet.refused("replace", "--all-issued-between", "now", "then").startswith("all-issued-between: 'now' is")
+    assert fleet.refused("replace", "--revoke").startswith("revoke: say which: give --file, --ca or")
+    said = fleet.refused("replace", "--ca", "letsencrypt", "--reason", "keyCompromise", "--yes")
+    assert said == "reason: 'keyCompromise' is the one of a revocation: give --revoke too"
     serials.write_text("a1\n")
     assert fleet.run("replace", "--file", str(serials)).status == 1
     assert fleet.done("replace").out == "Nothing is being replaced: `certfleet replace --help`.\n"
