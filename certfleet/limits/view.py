@@ -53,8 +53,9 @@ async def buckets_in_use(
     for name in sorted(names | waiting.keys()):
         bucket = parse_name(name, Rate(1, 1, 1))
         known = await book.of(bucket.ca, directories.get(bucket.ca, bucket.ca))
-        # What is only believed (429, 503) has no rate of its own, and a limit that is gone holds nobody.
-        buckets.append(today(known.limits, bucket) or bucket)
+        present = today(known.limits, bucket)
+        if present is not None or name in waiting:  # a limit that is gone holds nobody
+            buckets.append(present or bucket)
     now, full = await full_times(store, buckets)
     found = []
     for bucket in buckets:

@@ -174,6 +174,14 @@ def test_an_account_is_shown_by_its_address(door: Door) -> None:
     assert name not in said
 
 
+def test_a_limit_that_is_gone_is_not_shown(door: Door) -> None:
+    """What it has counted is still there, and holds nobody; what the CA has answered does, without a rate."""
+    door.redis.set("certfleet:limit:ca.example:certificates-per-domain:example.com", f"{10**17} 1")
+    door.redis.set("certfleet:limit:ca.example:refused:a1b2", f"{10**17} 1")
+    found = json.loads(door.done("limits", "--json").out)["buckets"]
+    assert [one["limit"] for one in found] == ["refused"]
+
+
 def test_a_ca_that_does_not_answer_is_told(door: Door) -> None:
     """Before the table: which, since when, when it is tried again, how many wait."""
     directory = "https://ca.example/directory"
