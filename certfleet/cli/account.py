@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from certfleet.cli.output import moment, print_json, print_table
-from certfleet.cli.session import Exit, ask, fail, raise_usage
+from certfleet.cli.session import Exit, ask, fail, guarded, raise_usage
 
 app = typer.Typer(help="Accounts at CAs: their keys and addresses.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -90,10 +90,21 @@ def deactivate(
 
     Its certificates stay valid. Apps that are set to it get none any more, until they have another address.
     """
-    apps = sum(one.apps for one in ask(lambda client: client.accounts()) if one.email == email)
-    if not yes and not typer.confirm(f"End {email} for ever? {apps} apps are set to it.", err=True):
-        fail("nothing was changed", Exit.FAILED)
+    if not yes:
+        _confirm_end(email, ca)
     typer.echo(ask(lambda client: client.deactivate_account(email, ca)).sentence)
+
+
+def _confirm_end(email: str, ca: str | None) -> None:
+    """Ask about the one account that is meant; none or several are refused without that."""
+    from certfleet.acme_ca.presets import resolve_ca  # noqa: PLC0415  late, like every import of a command
+
+    at = guarded(lambda: resolve_ca(ca).name) if ca is not None else None
+    found = [one for one in ask(lambda client: client.accounts()) if one.email == email and at in (None, one.ca)]
+    if len(found) == 1:
+        asked = f"End {email} at {found[0].ca} for ever? {found[0].apps} apps are set to it."
+        if not typer.confirm(asked, err=True):
+            fail("nothing was changed", Exit.FAILED)
 
 
 @app.command("import")

@@ -36,14 +36,14 @@ def test_accounts_are_shown(fleet: Door) -> None:
 
 def test_accounts_that_are_none(fleet: Door) -> None:
     """Nothing is asked of any CA."""
-    for command in ("rollover", "deactivate"):
-        extra = ["--yes"] if command == "deactivate" else []
-        assert fleet.refused("account", command, "who@example.com", *extra).startswith("account: 'who@example.com' is")
+    for words in (["rollover"], ["deactivate"], ["deactivate", "--yes"]):
+        assert fleet.refused("account", *words, "who@example.com").startswith("account: 'who@example.com' is")
     assert fleet.refused("account", "email", "who@example.com", "new@example.com").startswith("account: ")
     assert fleet.refused("account", "email", "ops@example.com", "nonsense").startswith("email: 'nonsense' is not an")
     known(fleet, "letsencrypt", "letsencrypt-staging")
     said = fleet.refused("account", "rollover", "ops@example.com")
     assert said == "ca: ops@example.com has accounts at letsencrypt, letsencrypt-staging: name one with --ca"
+    assert fleet.refused("account", "deactivate", "ops@example.com") == said
 
 
 def test_the_end_of_an_account_is_asked_for(fleet: Door) -> None:
@@ -52,7 +52,12 @@ def test_the_end_of_an_account_is_asked_for(fleet: Door) -> None:
     before = fleet.everything()
     said = fleet.run("account", "deactivate", "ops@example.com")
     assert said.status == 1
-    assert "1 apps are set to it" in said.err
+    assert "End ops@example.com at letsencrypt for ever? 1 apps are set to it." in said.err
+    known(fleet, "letsencrypt-staging")
+    before = fleet.everything()
+    said = fleet.run("account", "deactivate", "ops@example.com", "--ca", "letsencrypt-staging")
+    assert said.status == 1
+    assert "at letsencrypt-staging for ever? 0 apps" in said.err
     assert fleet.everything() == before
 
 
