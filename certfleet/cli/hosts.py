@@ -192,7 +192,7 @@ def _report(name: str, points: list[Point], *, as_json: bool) -> None:
 
 @app.command()
 def key() -> None:
-    """Print the fleet's public SSH key, for a host that is set up by hand."""
+    """Print the fleet's public SSH key, to set a host up by hand."""
     typer.echo(ask(lambda client: client.installer_key()))
 
 

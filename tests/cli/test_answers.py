@@ -194,6 +194,8 @@ def test_every_help_can_be_followed(door: Door, words: list[str]) -> None:
         if heading in lines:
             line = lines[lines.index(heading) + 1]
             assert "  " in line.strip().replace("  [required]", ""), f"not explained: {line}"
+    for line in lines[lines.index("Commands:") :] if "Commands:" in lines else ():
+        assert len(line) <= 76, f"is cut in a terminal of 80 columns, of which click leaves four alone: {line}"
 
 
 def test_the_examples_in_help_are_commands(fleet: Door) -> None:
