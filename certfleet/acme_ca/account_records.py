@@ -76,24 +76,28 @@ class AccountRecords:
     async def move(self, account: Account, to: str, email: str) -> Account:
         """Keep an account under another id and e-mail address, with the way there, and what its limits have counted.
 
-        What it is then: a key that it was given meanwhile goes along.
+        What it is then: a key that it was given meanwhile goes along. What is reserved (limits/gcra.lua) stays behind:
+        orders under way give it back there, and ask for it anew here.
         """
         redis, prefix = self._store.redis, self._store.key("limit")
         counted = [key async for key in redis.scan_iter(match=f"{prefix}:*{account.id}*", count=PAGE)]
+        texts = await redis.mget(counted) if counted else []
         way = Account(id=account.id, ca=account.ca, email=account.email, sealed_key="", moved=email)
         key = self._store.key("account", account.id)
         moved = account
 
         async def apply(pipe: Any) -> None:
             nonlocal moved
-            text = await pipe.get(key)
-            now = load(Account, text) if text is not None else account
+            record = await pipe.get(key)
+            now = load(Account, record) if record is not None else account
             moved = replace(account if now.moved else now, id=to, email=email)
             pipe.multi()
             pipe.set(self._store.key("account", to), dump(moved))
             pipe.set(key, dump(way))
-            for name in counted:
-                pipe.copy(name, name.replace(account.id, to), replace=True)
+            for name, text in zip(counted, texts, strict=True):
+                if text is not None:
+                    tat = int(text.partition(" ")[0])
+                    pipe.set(name.replace(account.id, to), f"{tat} 0", pxat=tat // 1000 + 1)
 
         await redis.transaction(apply, key)
         return moved

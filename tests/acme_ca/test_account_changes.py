@@ -28,7 +28,7 @@ from certfleet.acme_ca.transport import Transport
 from certfleet.demo.pebble import DemoCA, pebble
 from certfleet.demo.ports import free_port
 from certfleet.errors import AcmeProblem, OwnerError, UsageError
-from certfleet.models import Account, load
+from certfleet.models import Account, load, microseconds, utcnow
 from certfleet.settings import Settings
 from certfleet.store import Store
 from certfleet.vault import Vault, ensure_key
@@ -153,13 +153,15 @@ def killed_rollover(desk: Desk, when: str, directory: Path) -> None:
 async def test_another_address(desk: Desk) -> None:
     """The CA and the record have it, the old address leads there, and what was counted for the account is kept."""
     before, old = await desk.signer(), await desk.record()
-    await desk.store.redis.set(f"certfleet:limit:{desk.ca.directory}:orders-per-account:{old.id}", "5 1")
+    full = microseconds(utcnow()) + 3_600_000_000
+    await desk.store.redis.set(f"certfleet:limit:{desk.ca.directory}:orders-per-account:{old.id}", f"{full} 1")
     moved = await desk.changes.change_email(EMAIL, OTHER)
     assert await contacts(desk, before) == [f"mailto:{OTHER}"]
     assert (await desk.signer(OTHER)).kid == before.kid
     assert (await desk.signer(EMAIL)).kid == before.kid, "an order under way still has the old one"
     counted = f"certfleet:limit:{desk.ca.directory}:orders-per-account:{moved.id}"
-    assert await desk.store.redis.get(counted) == "5 1"
+    assert await desk.store.redis.get(counted) == f"{full} 0", "what is reserved is given back under the old name"
+    assert 0 < await desk.store.redis.pttl(counted) <= 3_600_000
     assert (await desk.record()).sealed_key == ""
     assert await desk.changes.change_email(EMAIL, OTHER) == await desk.record(OTHER), "asked for again"
     await desk.changes.change_email(OTHER, EMAIL)

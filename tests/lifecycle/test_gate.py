@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from certfleet.acme_ca.account_records import AccountRecords
 from certfleet.client import Client
 from certfleet.lifecycle.orders.advance import advance
 from certfleet.lifecycle.orders.gate import open_gate
@@ -15,10 +16,10 @@ from certfleet.lifecycle.orders.setback import troubled
 from certfleet.lifecycle.orders.trouble import Parked
 from certfleet.lifecycle.work import Next
 from certfleet.lifecycle.workbench import Workbench, open_workbench
-from certfleet.limits.keys import order_buckets
+from certfleet.limits.keys import order_buckets, orders_bucket
 from certfleet.limits.line import Lines
 from certfleet.limits.rooms import Candidate, Rooms, Standing, gate_member
-from certfleet.models import App, utcnow
+from certfleet.models import Account, App, utcnow
 from certfleet.properties import effective
 from certfleet.settings import Settings
 from certfleet.store import Store
@@ -28,15 +29,15 @@ CA = "https://ca.test/dir"
 DOMAIN = "certificates-per-domain"
 
 
-async def enter(bench: Workbench, app: str) -> Standing:
+async def enter(bench: Workbench, app: str, account: str = "account") -> Standing:
     """An order of this app asks for a certificate of the one domain."""
     fleet = bench.fleet
     known = await fleet.limits.of(CA, CA)
-    buckets = order_buckets(known.limits, account="account", identifiers=[f"{app}.example.com"])
+    buckets = order_buckets(known.limits, account=account, identifiers=[f"{app}.example.com"])
     await fleet.agenda.schedule(f"order:{app}", utcnow())
     claim = await fleet.agenda.claim(f"order:{app}")
     assert claim is not None
-    asking = Candidate(app, "1", "w", known.version, "r", 1, buckets)
+    asking = Candidate(app, "1", account, known.version, "r", 1, buckets)
     standing = await fleet.rooms.enter(claim, asking)
     await fleet.agenda.finish(claim, utcnow() + timedelta(days=1))
     return standing
@@ -101,6 +102,21 @@ async def test_an_order_that_does_not_go_on_keeps_no_token(
                 await step
         assert await advance(worker, claim) == Next(None)
         assert await enter(worker, "other") == "admitted"
+
+
+async def test_an_account_keeps_its_tokens_under_another_address(settings: Settings, store: Store) -> None:
+    """Its order asks anew under the new address, and gives back what it had; nothing stays reserved for nobody."""
+    ensure_key(settings)
+    async with open_workbench(settings) as worker:
+        fleet, old = worker.fleet, Account("old", CA, "ops@example.com", "", url="https://ca.test/account/1")
+        await Client(fleet).set_limits({"orders-per-account": "2/1d"}, ca=CA)
+        assert await enter(worker, "blog", "old") == "admitted"
+        await AccountRecords(store).move(old, "new", "dev@example.com")
+        assert await enter(worker, "blog", "new") == "admitted"
+        await fleet.rooms.leave("blog")
+        limits = (await fleet.limits.of(CA, CA)).limits
+        found = await worker.buckets.look([*orders_bucket(limits, "old"), *orders_bucket(limits, "new")])
+        assert [one.remaining for one in found] == [2, 2]
 
 
 async def dies(*_: object) -> None:
