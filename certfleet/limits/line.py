@@ -144,6 +144,8 @@ class Lines:
             else:
                 tenants.append(served)
         apps += [app for turn in zip_longest(*tenants) for app in turn if app is not None]
+        if not apps:  # the last of them has gone in since the room was found
+            return None
         return Line(bucket, phase == "c", full, now, tuple(apps), keeps)
 
     async def _party(self, room: str, party: str) -> list[str]:

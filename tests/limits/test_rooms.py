@@ -9,9 +9,10 @@ import pytest
 
 from certfleet.agenda import Agenda, Claim
 from certfleet.errors import LeaseLost
+from certfleet.limits import line
 from certfleet.limits.buckets import Bucket, Buckets, Rate
 from certfleet.limits.keys import OrderBuckets
-from certfleet.limits.line import Lines, waiters
+from certfleet.limits.line import Lines, redis_time, waiters
 from certfleet.limits.rooms import Candidate, Rooms, Sending, Standing, gate_member
 from certfleet.models import from_microseconds
 from certfleet.store import Store
@@ -394,6 +395,21 @@ async def test_those_who_wait_share_one_time_on_the_agenda(desk: Desk) -> None:
 async def calls(store: Store) -> int:
     statistics = await store.redis.info("commandstats")
     return int(sum(one["calls"] for name, one in statistics.items() if name in ("cmdstat_evalsha", "cmdstat_zadd")))
+
+
+async def test_a_room_that_empties_while_somebody_looks(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last one there goes in between two reads: nobody waits."""
+    name = domain(count=1)
+    await desk.enter("first", name)
+    await desk.enter("last", name)
+    [room] = await Lines(desk.store).rooms()
+
+    async def meanwhile(store: Store) -> int:
+        await desk.rooms.leave("last")
+        return await redis_time(store)
+
+    monkeypatch.setattr(line, "redis_time", meanwhile)
+    assert await Lines(desk.store).line(room) is None
 
 
 async def test_an_order_given_up_after_it_was_sent_counts(desk: Desk) -> None:
