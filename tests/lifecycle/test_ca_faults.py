@@ -16,7 +16,8 @@ from certfleet.acme_ca.accounts import account_id
 from certfleet.acme_ca.pace import poll
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.client import Client
-from certfleet.limits.keys import order_buckets
+from certfleet.limits.keys import order_buckets, orders_bucket
+from certfleet.overview import State
 from tests.ca.faults import How
 from tests.lifecycle.simulated import Simulation, sim, where
 
@@ -249,3 +250,17 @@ async def test_a_refusal_that_exempts_nobody_names_its_bucket(sim: Simulation) -
     assert (await sim.book()).rate_limited_answers == 1
     await sim.run(week)
     assert (await sim.certificate("blog")).generation == 2
+
+
+async def test_a_paused_name_costs_no_order(sim: Simulation) -> None:
+    """The CA refused newOrder and counted nothing: the account has all its orders left."""
+    await Client(sim.bench.fleet).set_limits({"orders-per-account": "2/7d"}, ca=sim.ca.directory)
+    await sim.ca.pause("blog.blog.test")
+    await sim.add("blog")
+    await sim.run(MINUTES)
+    await sim.ca.unpause("blog.blog.test")
+    assert (await sim.view("blog")).state is State.PARKED
+    ca = resolve_ca(sim.ca.directory)
+    limits = (await sim.bench.fleet.limits.of(ca.name, ca.directory)).limits
+    [found] = await sim.bench.buckets.look(orders_bucket(limits, account_id(ca, "ops@example.com")))
+    assert found.remaining == 2

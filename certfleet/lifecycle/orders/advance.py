@@ -204,6 +204,7 @@ async def _refused(run: Run, problem: AcmeProblem) -> Exception:
     """What a 429 to newOrder comes to: it is parked for a person, goes back to a waiting room, or waits by itself."""
     journal = run.bench.fleet.journal
     if found := paused(problem.detail):
+        await run.admission.uncounted()
         return Parked(
             f"the CA has paused {found.name} for this account: "
             + (f"ask for it again at {found.link}" if found.link else f"it says: {problem.detail}")
