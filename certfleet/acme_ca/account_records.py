@@ -26,6 +26,18 @@ async def known_account(store: Store, ca: CA, email: str) -> Account | None:
     return await AccountRecords(store).get(account_id(ca, email))
 
 
+async def is_one_account(store: Store, ca: CA, *emails: str) -> bool:
+    """Whether these addresses lead to the same account: it was moved from one to the other."""
+    ends = set()
+    for email in emails:
+        at, passed = email, set[str]()
+        while at not in passed and (found := await known_account(store, ca, at)) is not None and found.moved:
+            passed.add(at)
+            at = found.moved
+        ends.add(at)
+    return len(ends) == 1
+
+
 class AccountRecords:
     """Reads are plain; a change is made to what the record is at that moment, or not at all."""
 

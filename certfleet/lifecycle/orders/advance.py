@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from http import HTTPStatus
 
 from certfleet.acme_ca import protocol
+from certfleet.acme_ca.account_records import is_one_account
 from certfleet.acme_ca.keys import CertificateKey, key_pem, load_key, make_csr, make_key
 from certfleet.acme_ca.pace import Pace, poll
 from certfleet.acme_ca.protocol import AcmeOrder, Issued
@@ -87,6 +89,10 @@ async def advance(bench: Workbench, claim: Claim) -> Next:
 
 async def _as_wished(fleet: Fleet, claim: Claim, order: Order, app: App, properties: Mapping[str, str]) -> Order:
     """The order by what the app is set to now. Raises LeaseLost."""
+    email = properties["email"]
+    if order.email != email and await is_one_account(fleet.store, ca_of(order.ca, properties), order.email, email):
+        order = replace(order, email=email)  # its account's address was changed: no reason to begin anew
+        await fleet.records.save_order(claim, order)
     wished = as_wished(order, app, properties)
     if wished.url is None and (order.sealed_key is not None or order.csr):
         # The CA may issue the other all the same: it counts.
