@@ -64,11 +64,12 @@ class Inventory:
 
     async def apps(self) -> AsyncIterator[App]:
         """Every app by name."""
-        start = 0
-        while names := await self._redis.zrange(self._store.key("apps"), start, start + PAGE - 1):
+        key, after = self._store.key("apps"), "-"
+        # By name, not by place: places move while apps are added and removed, and one would be passed over.
+        while names := await self._redis.zrangebylex(key, after, "+", start=0, num=PAGE):
             for app in (await self.find_apps(names)).values():
                 yield app
-            start += PAGE
+            after = f"({names[-1]}"
 
     async def add_app(self, app: App) -> None:
         """Raises UsageError when there is one of this name."""

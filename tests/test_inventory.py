@@ -30,6 +30,20 @@ async def test_apps_are_listed_by_name_page_by_page(inventory: Inventory) -> Non
     assert [found.name async for found in inventory.apps()] == names
 
 
+async def test_nobody_is_passed_over_while_others_come_and_go(inventory: Inventory) -> None:
+    """Apps before the page that is read are added and removed: those after it are all found, once."""
+    names = [f"app-{number:04}" for number in range(2 * PAGE + 1)]
+    await asyncio.gather(*(inventory.add_app(app(name)) for name in names))
+    found = []
+    async for one in inventory.apps():
+        found.append(one.name)
+        if one.name == names[1]:
+            await inventory.remove_app(app(names[0]))
+        if one.name == names[PAGE]:
+            await asyncio.gather(*(inventory.add_app(app(f"a-{number}")) for number in range(3)))
+    assert found == names
+
+
 async def test_one_of_many_adds_an_app(inventory: Inventory) -> None:
     """Twenty at once: one is told yes, the others that it is there already."""
     answers = await asyncio.gather(*(inventory.add_app(app("blog")) for _ in range(20)), return_exceptions=True)
