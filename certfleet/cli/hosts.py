@@ -99,7 +99,7 @@ def add(
     if ssh:
         host = guarded(lambda: _by_ssh(host, ssh, tuple(jump or ()), address))
     elif fingerprint or jump or server == DOKKU:
-        raise_usage("ssh", None, "say where to log in: --ssh root@192.0.2.1")
+        raise_usage("ssh", None, f"say where to log in: --ssh {DOKKU if server == DOKKU else 'root'}@192.0.2.1")
 
     async def pinned(client: Client) -> None:
         await client.add_host(await client.pin(host, approver(fingerprint or ())) if ssh else host)

@@ -14,7 +14,7 @@ _PATH = re.compile(r"(/[A-Za-z0-9._-]+)+")
 def check_server(host: Host) -> None:
     """Raises UsageError for what the receiver on the host would refuse."""
     if host.preset not in PRESETS:
-        raise UsageError("server", host.preset, f"is not one of {', '.join(PRESETS)}")
+        raise UsageError("server", host.preset, f"is not one of {', '.join(PRESETS)}, dokku")
     if host.preset == "files" and not (host.test_command and host.reload_command):
         wanted = "needs --test-command and --reload-command: nobody else knows its server (`true`: nothing to do)"
         raise UsageError("server", host.preset, wanted)

@@ -232,6 +232,15 @@ def test_a_server_that_cannot_be(door: Door, words: list[str], field: str) -> No
     assert door.refused("host", "add", "web1", *words, *commands).startswith(f"{field}: ")
 
 
+def test_dokku_is_a_server_by_ssh(door: Door) -> None:
+    """It stands in the list, and it is told how it is logged in to."""
+    assert door.refused("host", "add", "web1", "--server", "doku").endswith("nginx, apache, haproxy, files, dokku")
+    said = door.refused("host", "add", "web1", "--server", "dokku")
+    assert said == "ssh: say where to log in: --ssh dokku@192.0.2.1"
+    said = door.refused("host", "add", "web1", "--jump", "root@192.0.2.9")
+    assert said == "ssh: say where to log in: --ssh root@192.0.2.1"
+
+
 def test_snippets_of_every_way(fleet: Door) -> None:
     """The lines follow the properties; what a server cannot do is said, with what to set."""
     fleet.done("host", "add", "lb1", "--server", "haproxy")
