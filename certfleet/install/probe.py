@@ -106,7 +106,10 @@ async def _handshake(address: str, port: int, name: str, *, limit: float) -> Sho
         leaf, *chain = _presented(writer.get_extra_info("ssl_object"))
     finally:
         writer.transport.abort()
-    serial = f"{x509.load_der_x509_certificate(leaf).serial_number:x}"
+    try:
+        serial = f"{x509.load_der_x509_certificate(leaf).serial_number:x}"
+    except ValueError:  # not quite DER, which TLS takes all the same: some appliance's own
+        serial = "unreadable"
     return Shown(serial, tuple(_fingerprint(der) for der in chain))
 
 

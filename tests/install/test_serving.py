@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import ssl
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from certfleet.demo.nginx import Nginx, private_nginx
 from certfleet.demo.ports import free_port
@@ -17,7 +24,7 @@ from certfleet.install.bundle import Item
 from certfleet.install.drivers import local
 from certfleet.install.probe import probe, served
 from certfleet.models import Host
-from tests.install.certificates import item, name_of
+from tests.install.certificates import item, name_of, pem
 from tests.install.conftest import add_sites
 
 pytestmark = pytest.mark.usefixtures("shell")
@@ -188,6 +195,23 @@ async def test_probe_tells_another_certificate(nginx: Nginx, web: Host) -> None:
     with pytest.raises(HostUnreachable):
         await probe("127.0.0.1", nginx.http_port, name_of("blog"), old.serial, patience=0.1)
     assert await served("127.0.0.1", nginx.tls_port, "127.0.0.1") == old.serial
+
+
+async def test_probe_meets_a_certificate_that_cannot_be_read(tmp_path: Path) -> None:
+    """An appliance's own, not quite in DER, which TLS takes all the same: it is another one than expected."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "appliance")]), datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 7, now, now + timedelta(days=1))
+    constraints = x509.BasicConstraints(ca=False, path_length=None)
+    made = builder.add_extension(constraints, critical=True).sign(key, hashes.SHA256())
+    der = made.public_bytes(Encoding.DER).replace(b"\x55\x1d\x13\x01\x01\xff", b"\x55\x1d\x13\x01\x01\x00")
+    (tmp_path / "both.pem").write_bytes(pem(key) + ssl.DER_cert_to_PEM_cert(der).encode())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "both.pem")
+    async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(InstallError, match="serves serial unreadable"):
+            await probe("127.0.0.1", port, "appliance", "abc", patience=0.1)
 
 
 async def test_probe_waits_for_a_reload(nginx: Nginx, web: Host) -> None:
