@@ -116,7 +116,7 @@ async def test_check_touches_nothing(nginx: Nginx, web: Host, root: Path) -> Non
     """Every point is looked at, without a reload and without making the root."""
     report = await local.check(web)
     assert {point.name: point.ok for point in report.points} == dict.fromkeys(
-        ("web server", "configuration test", "reload", "root"), True
+        ("web server", "configuration test", "reload", "root", "key on host"), True
     )
     assert (report.release, report.root, root.exists(), nginx.reloads()) == (release(), str(root), False, 0)
     await local.check(web, reload=True)
