@@ -5,7 +5,8 @@
 -- ARGV[2]  the verb; what follows belongs to it:
 --   schedule member at      no later than `at`: puts it in, or brings it forward; a held member is woken when it ends
 --   due      limit lease call    claims what is due               -> {member, fence, member, fence, ...}
---   claim    member lease call   claims one member, due or not    -> fence, or 0: not in the agenda, or held
+--   claim    member lease call ahead  claims one member, if it is due within so many microseconds; "-": due or not
+--                                                            -> fence, or 0: not in the agenda, not due, or held
 --   begin    member fence lease call  the worker takes over the tick's claim -> its own fence, or 0: the message is stale
 --   extend   member fence lease                              -> 1, or 0: lost
 --   finish   member fence at     at "-": nothing more to do  -> 1, or 0: lost
@@ -46,7 +47,8 @@ elseif verb == "due" then
 elseif verb == "claim" then
   local lease, call = lease_of(member), ARGV[5]
   if held(lease) then return lease.call == call and lease.fence or 0 end
-  if not redis.call("ZSCORE", agenda, member) then return 0 end
+  local at, ahead = redis.call("ZSCORE", agenda, member), tonumber(ARGV[6])
+  if not at or (ahead and tonumber(at) > now + ahead) then return 0 end
   return hold(member, tonumber(ARGV[4]), 0, call)
 elseif verb == "begin" then
   local lease, call = lease_of(member), ARGV[6]

@@ -24,6 +24,9 @@ CLOCK = Path(__file__).with_name("clock.lua")
 SCHEDULE = (CLOCK, Path(__file__).with_name("schedule.lua"))
 """Begins every script that puts something on the agenda; its first keys are `Agenda.keys`."""
 
+AHEAD = 1_000_000
+"""Microseconds by which the clock of whoever scheduled something may be ahead of Redis's."""
+
 Clock = Callable[[], int]
 """Unix microseconds; 0 stands for Redis's own clock."""
 
@@ -97,7 +100,12 @@ class Agenda:
 
     async def claim(self, member: str) -> Claim | None:
         """Claim one member now, due or not; None when it is held or not in the agenda."""
-        fence = await self._run("claim", member, self._lease, _call())
+        fence = await self._run("claim", member, self._lease, _call(), "-")
+        return Claim(member, fence) if fence else None
+
+    async def claim_due(self, member: str) -> Claim | None:
+        """Claim one member whose time has come; None also when it has another by now, a back-off perhaps."""
+        fence = await self._run("claim", member, self._lease, _call(), AHEAD)
         return Claim(member, fence) if fence else None
 
     async def begin(self, claim: Claim) -> Claim | None:

@@ -59,7 +59,7 @@ def run(step: Callable[[Workbench], Awaitable[Any]]) -> Any:
 def run_members(kind: str, message: object, step: Step) -> None:
     """Run the step for every member of a message, then send what became due by it.
 
-    A message is `{name: fence}`; fence 0 is a hint from outside, which claims for itself.
+    A message is `{name: fence}`; fence 0 is a hint, which claims for itself, if what it was sent for is still due.
     """
     try:
         names: Mapping[str, int] = _message.validate_python(message)

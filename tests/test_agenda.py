@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from certfleet.agenda import Agenda, Claim
+from certfleet.agenda import AHEAD, Agenda, Claim
 from certfleet.errors import LeaseLost
 from certfleet.models import from_microseconds, microseconds, utcnow
 from certfleet.store import Store
@@ -91,6 +91,14 @@ class AgendaMachine(RuleBasedStateMachine):
             assert self.held(member) or member not in self.wanted, "a free member can be claimed"
             return Claim("check:nobody", 1)
         return self.took(claim)
+
+    @rule(target=claims, member=st.sampled_from(MEMBERS))
+    def claim_due(self, member: str) -> Claim:
+        at = self.do(self.agenda.time_of(member))
+        claim = self.do(self.agenda.claim_due(member))
+        due = at is not None and microseconds(at) <= self.now + AHEAD
+        assert (claim is not None) == (due and not self.held(member)), "a hint finds what is due, and nothing else"
+        return Claim("check:nobody", 1) if claim is None else self.took(claim)
 
     @rule(target=claims, claim=claims)
     def begin(self, claim: Claim) -> Claim:

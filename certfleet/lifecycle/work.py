@@ -66,7 +66,7 @@ async def work(bench: Workbench, claims: Iterable[Claim], step: Step) -> tuple[s
 
 
 async def _one(bench: Workbench, message: Claim, step: Step) -> Sequence[str]:
-    claim = await (bench.fleet.agenda.begin(message) if message.fence else bench.fleet.agenda.claim(message.member))
+    claim = await (bench.fleet.agenda.begin(message) if message.fence else bench.fleet.agenda.claim_due(message.member))
     if claim is None:  # somebody else is at it, or it is done: the message was only a hint
         return ()
     try:

@@ -72,6 +72,8 @@ class Desk:
 
     async def look(self) -> tuple[str, ...]:
         """The look now, due or not; what became due."""
+        if await self.bench.fleet.agenda.time_of(crl_member(self.name)) is not None:
+            await self.bench.fleet.agenda.schedule(crl_member(self.name), LONG_AGO)
         return await work(self.bench, [Claim(crl_member(self.name), 0)], look)
 
     @property

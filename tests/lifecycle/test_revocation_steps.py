@@ -14,6 +14,7 @@ from certfleet.acme_ca.protocol import Signer
 from certfleet.acme_ca.reasons import Reason
 from certfleet.agenda import Claim
 from certfleet.errors import AcmeProblem, CAUnreachable
+from certfleet.lifecycle.orders.ordering import LONG_AGO
 from certfleet.lifecycle.revocations import revocation
 from certfleet.lifecycle.revocations.book import Revocation, revoke_member
 from certfleet.lifecycle.revocations.revocation import revoke
@@ -72,6 +73,7 @@ def ca(monkeypatch: pytest.MonkeyPatch) -> RevokeCert:
 
 
 async def look(bench: Workbench) -> None:
+    await bench.fleet.agenda.schedule(revoke_member("blog"), LONG_AGO)
     await work(bench, [Claim(revoke_member("blog"), 0)], revoke)
 
 

@@ -68,6 +68,22 @@ async def test_a_step_that_outlasts_its_lease_keeps_its_member(agenda: Agenda, b
     assert await agenda.size() == 0
 
 
+async def test_a_hint_that_comes_late_tries_nothing_twice(agenda: Agenda, bench: Bench) -> None:
+    """The tick's message was quicker, and the step failed: its back-off holds against the hint, not a person's wish."""
+    hints, tries = await due(agenda, "order:blog"), 0
+
+    async def failing(_: object, __: Claim) -> Next:
+        nonlocal tries
+        tries += 1
+        return Next(utcnow() + timedelta(minutes=1))
+
+    await work(bench, await agenda.due(1), failing)  # type: ignore[arg-type]
+    await work(bench, hints, failing)  # type: ignore[arg-type]
+    assert tries == 1
+    await work(bench, await due(agenda, "order:blog"), failing)  # type: ignore[arg-type]
+    assert tries == 2
+
+
 async def test_a_step_that_lost_its_member_is_cancelled(agenda: Agenda, bench: Bench) -> None:
     """Its app was removed, say: it stops at its next breath, and writes nothing on the agenda."""
     claims = await due(agenda, "check:gone")
