@@ -233,10 +233,25 @@ class Machine:
     async def stop_sshd(self) -> None:
         """End sshd and every session, in the middle of whatever they do."""
         await self._signal("/run/sshd.pid", signal.SIGKILL)
+        await self._refused(self.ssh_port)
 
     async def stop_nginx(self) -> None:
         """End nginx at once."""
         await self._signal("/run/nginx.pid", signal.SIGKILL)
+        await self._refused(self.http_port)
+
+    async def _refused(self, port: int) -> None:
+        """Wait until nobody listens there: sshd's newest child, forked as its parent died, has yet to let go of it."""
+        async with asyncio.timeout(START):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection(self.address, port)
+                except ConnectionRefusedError:
+                    return
+                except ConnectionResetError:  # it dies just now
+                    continue
+                writer.transport.abort()
+                await asyncio.sleep(0.02)
 
     async def reload_nginx(self) -> None:
         """The operator's own test and reload, and the wait until they are in force."""

@@ -278,7 +278,7 @@ async def test_check_remove_and_clean_up(nginx: Nginx, web: Host, sshd: Sshd, in
     points = {point.name: point for point in (await ssh.check(far, reload=True)).points}
     assert await reloaded(nginx, 1)
     assert all(point.ok for point in points.values()), points
-    assert set(points) == {"configuration", "web server", "configuration test", "reload", "root"}
+    assert set(points) == {"configuration", "web server", "configuration test", "reload", "root", "key on host"}
     for generation in (1, 2, 3, 4):
         await ssh.install(far, [item("blog", generation), item("shop", generation)])
     answer = await ssh.cleanup(far, 2)
