@@ -79,10 +79,10 @@ def forecast(
                 names_per_certificate=names_per_certificate,
             )
         )
-    if as_json:
-        print_json(summary=found.summary, limits=found.limits, buckets=found.buckets, apps=found.apps)
-    else:
-        _show(found)
+        if as_json:
+            print_json(summary=found.summary, limits=found.limits, buckets=found.buckets, apps=found.apps)
+        else:
+            _show(found)
 
 
 @contextmanager

@@ -41,11 +41,15 @@ def ask(question: Callable[[Client], Awaitable[Result]]) -> Result:
     """Run a coroutine with a client. A CertfleetError ends the command with its sentence."""
     from certfleet.client import open_client  # noqa: PLC0415  `--help` does without Redis and its import
 
-    async def run() -> Result:
-        async with open_client() as client:
-            return await question(client)
+    answers: list[Result] = []
 
-    return guarded(lambda: asyncio.run(run()))
+    async def run() -> None:
+        # Not returned: asyncio.run writes a task's result out as text when it ends, 0.3 s for 100,000 apps.
+        async with open_client() as client:
+            answers.append(await question(client))
+
+    guarded(lambda: asyncio.run(run()))
+    return answers[0]
 
 
 def guarded(action: Callable[[], Result]) -> Result:
