@@ -12,8 +12,8 @@ from certfleet.limits.line import Lines, waiters
 from certfleet.limits.rooms import Sending, Standing
 from certfleet.store import Store
 from tests.limits.conftest import SECOND, Watch
+from tests.limits.desk import Desk, candidate, domain, orders
 from tests.limits.test_random import CaBucket
-from tests.limits.test_rooms import Desk, candidate, domain, orders
 
 ACCOUNTS = [orders("one", count=4, period=8), orders("two", count=3, period=30)]
 DOMAINS = [
