@@ -20,25 +20,9 @@ from certfleet.demo.front import kind_of
 from certfleet.demo.pebble import child, pebble
 from certfleet.demo.ports import free_port
 from certfleet.errors import ConfigurationError
+from tests.processes import ended, runs
 
 from .flow import issue, responder, signer_at
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs (a zombie does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-async def gone(*pids: int) -> bool:
-    """Whether all of them end within some seconds."""
-    for _ in range(100):
-        if not any(alive(pid) for pid in pids):
-            return True
-        await asyncio.sleep(0.05)
-    return False
 
 
 async def test_the_ca_is_what_it_was_asked_to_be(tmp_path: Path) -> None:
@@ -52,11 +36,11 @@ async def test_the_ca_is_what_it_was_asked_to_be(tmp_path: Path) -> None:
         assert x509.load_pem_x509_certificate((await ca.root()).encode()).subject.rfc4514_string().startswith("CN=Peb")
         assert stat.S_IMODE((tmp_path / "ca").stat().st_mode) == 0o700
         assert stat.S_IMODE((tmp_path / "ca" / "tls.key").stat().st_mode) == 0o600
-        assert all(alive(pid) for pid in ca.pids.values())
+        assert all(runs(pid) for pid in ca.pids.values())
         address, port = ca.dns.split(":")
         assert address == "127.0.0.1"
         assert all(int(p) < 32_768 for p in (port, ca.directory.split(":")[2].split("/")[0]))
-    assert await gone(*ca.pids.values())
+    assert await ended(*ca.pids.values())
 
 
 async def test_many_orders_at_once_do_not_lock_the_ca_up(tmp_path: Path) -> None:
@@ -106,7 +90,7 @@ async def test_children_die_with_their_owner(tmp_path: Path) -> None:
             await asyncio.sleep(0.05)
         assert len(pids) == 3
         os.kill(owner.pid, signal.SIGKILL)
-        assert await gone(*pids)
+        assert await ended(*pids)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +114,6 @@ async def test_the_rigs_own_addresses(tmp_path: Path) -> None:
         async with session.get(f"{front}/rig/other", ssl=context) as answer:
             assert answer.status == 404
         os.kill(ca.pids["pebble"], signal.SIGKILL)
-        assert await gone(ca.pids["pebble"])
+        assert await ended(ca.pids["pebble"])
         async with session.get(ca.directory, ssl=context) as answer:
             assert answer.status == 502

@@ -100,10 +100,12 @@ async def test_edited_objects_stay_so(customer: Customer) -> None:
 async def test_nonces(customer: Customer) -> None:
     """Refused with a fresh one; or none given, so that the next has to be asked for."""
     transport, signer = customer.transport, customer.signer
+    await customer.ca.reset()
     await customer.ca.fail("newOrder", "bad-nonce", 3)
     await new_order(transport, signer, ["a.example.com"])
-    nonces, orders = transport.requests["newNonce"], transport.requests["newOrder"]
-    assert orders == 4
+    nonces, refused = transport.requests["newNonce"], (await customer.ca.counts())["bad_nonce"]
+    assert refused >= 3, "Pebble itself refuses one now and then"
+    assert transport.requests["newOrder"] == refused + 1
     transport._nonces.clear()
     await customer.ca.fail("newOrder", "no-nonce")
     for _ in range(2):

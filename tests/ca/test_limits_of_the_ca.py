@@ -46,12 +46,21 @@ def documented(problem: AcmeProblem, text: str, anchor: str) -> None:
 
 async def fail(customer: Customer, name: str) -> None:
     """A validation for which nothing is served, until its failure shows."""
-    order = await new_order(customer.transport, customer.signer, [name])
-    [url] = order.authorizations
-    authorization = await get_authorization(customer.transport, customer.signer, url)
+    while True:
+        [url] = (await new_order(customer.transport, customer.signer, [name])).authorizations
+        authorization = await get_authorization(customer.transport, customer.signer, url)
+        if authorization.status == "pending":
+            break
+        # Pebble reuses a valid one now and then, and nothing would be validated; it cannot be told not to.
+        await deactivate(customer, url)
     assert authorization.http01 is not None
     await answer_challenge(customer.transport, customer.signer, authorization.http01.url)
     await until("invalid", lambda: get_authorization(customer.transport, customer.signer, url))
+
+
+async def deactivate(customer: Customer, url: str) -> None:
+    """An authorization that is good for no order any more (RFC 8555 §7.5.2)."""
+    await customer.transport.post(url, {"status": "deactivated"}, customer.signer.key, kid=customer.signer.kid)
 
 
 async def test_orders_per_account(customer: Customer) -> None:
@@ -149,9 +158,7 @@ async def test_failed_authorizations(customer: Customer) -> None:
     await customer.ca.set_limits({FAILED_AUTHORIZATIONS: (2, LONG, 2)})
     await fail(customer, "a.example.com")
     order = await new_order(customer.transport, customer.signer, ["a.example.com"])
-    await customer.transport.post(
-        order.authorizations[0], {"status": "deactivated"}, customer.signer.key, kid=customer.signer.kid
-    )
+    await deactivate(customer, order.authorizations[0])
     documented(
         await customer.refused("b.example.com", "a.example.com"),
         'too many failed authorizations (2) for "a.example.com" in the last 10h0m0s',

@@ -12,6 +12,7 @@ import pytest
 from certfleet.dns.hook import Hook, Keys
 from certfleet.dns.provider import TXTRecord
 from certfleet.errors import DNSProviderError
+from tests.processes import ended
 
 RECORD = TXTRecord(name="shop.delegated.test", value="v" * 43, zone="delegated.test", owner="_acme-challenge.shop.test")
 SECRET = "s3cr3t/with+signs"
@@ -66,18 +67,7 @@ async def test_time_is_limited_for_it_and_all_that_it_started(tmp_path: Path) ->
     with pytest.raises(DNSProviderError, match=r"was not done after 0\.5 s: it was killed"):
         await hook(path, timeout="0.5").present(RECORD)
     pid = int(child.read_text())
-    for _ in range(50):
-        if not _runs(pid):
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError("its child runs on")
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    assert await ended(pid), "its child runs on"
 
 
 async def test_what_it_leaves_behind_does_not_hold_us(tmp_path: Path) -> None:

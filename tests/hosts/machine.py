@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from tests.hosts.configurations import NGINX, SITE, SSHD
 from tests.hosts.namespaces import START, Place, run
+from tests.processes import descendants
 
 ROOT = "/var/lib/certfleet/installed"
 
@@ -372,15 +373,6 @@ class Machine:
             await self.down()
             for server in self._servers:
                 await asyncio.wait_for(server.wait(), START)
-
-
-def descendants(pid: int) -> list[int]:
-    """Every process below one, of this machine."""
-    found: list[int] = []
-    with suppress(FileNotFoundError, ProcessLookupError):
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            found += [int(child), *descendants(int(child))]
-    return found
 
 
 def which(program: str) -> str:

@@ -14,10 +14,11 @@ from certfleet.install.probe import probe, served
 from certfleet.install.snippet import snippet
 from certfleet.models import App, Host
 from tests.hosts.fleet import Hosts, hosts
-from tests.hosts.machine import Machine, descendants
+from tests.hosts.machine import Machine
 from tests.hosts.namespaces import allowed
 from tests.hosts.relay import relay
 from tests.install.certificates import item, name_of
+from tests.processes import descendants
 
 LIMIT = 60.0
 

@@ -17,6 +17,7 @@ from certfleet.demo.ports import free_port
 from certfleet.install.receiver import program as receiver
 from certfleet.install.setup import configuration
 from certfleet.models import Host
+from tests.processes import descendants
 
 START = 10.0  # seconds for sshd to listen
 
@@ -110,8 +111,7 @@ class Sshd:
         """End it and every session: whoever is connected notices."""
         if self._process is None or self._process.returncode is not None:
             return
-        sessions = (Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")).read_text().split()
-        for pid in [self._process.pid, *map(int, sessions)]:
+        for pid in (self._process.pid, *descendants(self._process.pid)):
             with suppress(ProcessLookupError):
                 os.kill(pid, 9)
         await self._process.wait()

@@ -20,6 +20,7 @@ from certfleet.install.receiver import program as receiver
 from certfleet.models import Host
 from tests.install.certificates import item
 from tests.install.conftest import program
+from tests.processes import ended
 
 pytestmark = pytest.mark.usefixtures("shell")
 
@@ -176,10 +177,7 @@ async def test_a_hanging_web_server_is_given_up(
     hanging = dataclasses.replace(plain, test_command=("sh", "-c", f"echo $$ >{note}; exec sleep 100"))
     with pytest.raises(InstallError, match="was not done after"):
         await local.install(hanging, [item("blog")])
-    pid = int(note.read_text())
-    async with asyncio.timeout(10):
-        while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text():  # noqa: ASYNC110  another's process
-            await asyncio.sleep(0.01)
+    assert await ended(int(note.read_text()))
     monkeypatch.setattr(local, "TIMEOUT", 30)
     assert only(await local.install(plain, [item("blog")])) == (State.INSTALLED, 1, 0)
     assert tree(root)[:2] == ["blog", "blog/.certfleet"]
