@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from certfleet.errors import UsageError
-from certfleet.lifecycle.hosts.waves import PATIENCE, Rollout, ends, hosts_named, is_skipped, parse_waves, rollout
+from certfleet.lifecycle.hosts.waves import (
+    PATIENCE,
+    Rollout,
+    ends,
+    first_looks,
+    hosts_named,
+    is_skipped,
+    next_look,
+    parse_waves,
+    rollout,
+)
 from certfleet.models import Fault, Installation
 from certfleet.properties import PROPERTIES
 
@@ -155,6 +166,18 @@ def test_thousands_of_hosts() -> None:
     Counted.compared = 0
     assert rollout(list(known), known, NEW, parse_waves("1, 75%, 100%")).proven == len(known) // 2
     assert Counted.compared < len(known)
+
+
+def test_held_hosts_look_once_a_second_all_together() -> None:
+    """However many they are; a few look once a minute, and once an hour while a failure holds them."""
+    many = fleet(*[OLD] * 5_000)
+    first = first_looks(many.held)
+    assert tuple(first) == many.held
+    assert {b - a for a, b in pairwise(first.values())} == {timedelta(seconds=1)}
+    assert next_look(many) == timedelta(seconds=len(many.held))
+    assert first_looks(["b", "c"]) == {"b": timedelta(seconds=60), "c": timedelta(seconds=61)}
+    assert next_look(fleet(OLD, OLD, OLD)) == timedelta(minutes=1)
+    assert next_look(fleet(REFUSED, OLD, OLD)) == timedelta(hours=1)
 
 
 def test_hosts_in_words() -> None:

@@ -18,7 +18,7 @@ from certfleet.lifecycle.hosts import errands, outcomes
 from certfleet.lifecycle.hosts.audit import audit
 from certfleet.lifecycle.hosts.endpoints import AFTER_RELOAD, ask, endpoint, shows
 from certfleet.lifecycle.hosts.outcomes import Job
-from certfleet.lifecycle.hosts.waves import HELD_LOOK, STOPPED_LOOK, Rollout, hosts_named, parse_waves, rollout
+from certfleet.lifecycle.hosts.waves import Rollout, hosts_named, next_look, parse_waves, rollout
 from certfleet.lifecycle.orders import host_key
 from certfleet.lifecycle.records import Command, host_member
 from certfleet.lifecycle.work import Next
@@ -97,7 +97,7 @@ async def _waiting(bench: Workbench, claim: Claim, host: Host) -> Waiting:
         if installation.retry_at is not None and installation.retry_at > now:
             later.append(installation.retry_at)
         elif host.name in standing.held:
-            later.append(now + (STOPPED_LOOK if standing.stopped_by else HELD_LOOK))
+            later.append(now + next_look(standing))
         elif len(jobs) < BATCH:
             jobs.append(Job(app, certificate, installation, properties, standing))
     return Waiting(jobs, min(later, default=None))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from certfleet.acme_ca.presets import resolve_ca
 from certfleet.acme_ca.protocol import Issued
 from certfleet.agenda import Claim
 from certfleet.lifecycle.fleet import Fleet
-from certfleet.lifecycle.hosts.waves import HELD_LOOK, parse_waves, rollout
+from certfleet.lifecycle.hosts.waves import first_looks, parse_waves, rollout
 from certfleet.lifecycle.records import chain_name, check_member, host_member
 from certfleet.models import App, Certificate, Installation, Order, utcnow
 from certfleet.properties import effective
@@ -59,11 +59,11 @@ async def store(
 async def afterwards(fleet: Fleet, app: App, look: datetime) -> tuple[str, ...]:
     """Put the app's hosts on the agenda, and its next check no later than `look`; what became due. Safe to repeat."""
     held = await _held(fleet, app) if len(app.hosts) > 1 else ()
-    now, go = utcnow(), [host for host in app.hosts if host not in held]
+    now, looks = utcnow(), first_looks(held)
     for host in app.hosts:
-        await fleet.agenda.schedule(host_member(host), now + HELD_LOOK if host in held else now)
+        await fleet.agenda.schedule(host_member(host), now + looks.get(host, timedelta(0)))
     await fleet.agenda.schedule(check_member(app.name), look)
-    return tuple(host_member(host) for host in go)
+    return tuple(host_member(host) for host in app.hosts if host not in looks)
 
 
 async def _held(fleet: Fleet, app: App) -> tuple[str, ...]:
