@@ -42,6 +42,11 @@ def check_address(address: str) -> None:
         raise UsageError("address", address, "is neither an IP address nor a host name") from None
 
 
+def host_exists(name: str) -> UsageError:
+    """Why a host of this name cannot be added."""
+    return UsageError("host", name, "is there already: choose another name, or `certfleet host rm` it first")
+
+
 class Inventory:
     """What there is to take care of."""
 
@@ -130,9 +135,7 @@ class Inventory:
     async def add_host(self, host: Host) -> None:
         """Raises UsageError when there is one of this name."""
         if not await self._redis.hsetnx(self._store.key("hosts"), host.name, dump(host)):
-            raise UsageError(
-                "host", host.name, "is there already: choose another name, or `certfleet host rm` it first"
-            )
+            raise host_exists(host.name)
 
     async def save_host(self, host: Host, before: Host) -> None:
         """Replace a host's record. Raises UsageError when it is not as it was before: somebody else changed it."""

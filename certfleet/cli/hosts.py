@@ -102,6 +102,7 @@ def add(
         raise_usage("ssh", None, f"say where to log in: --ssh {DOKKU if server == DOKKU else 'root'}@192.0.2.1")
 
     async def pinned(client: Client) -> None:
+        await client.require_addable(host)
         await client.add_host(await client.pin(host, approver(fingerprint or ())) if ssh else host)
 
     ask(pinned)

@@ -121,6 +121,8 @@ def replace(
     """  # noqa: D301  the character that tells click to keep the lines
     if reason is not None and not revoke:
         raise_usage("reason", reason, "is the one of a revocation: give --revoke too")
+    if reason is not None:
+        _require_reason(reason)
     if file is not None or ca is not None or between is not None:
         wanted = _selection(file, ca, between)
         if not yes:
@@ -149,6 +151,12 @@ def _selection(file: str | None, ca: str | None, between: tuple[str, str] | None
         except (OSError, UnicodeDecodeError) as error:
             raise_usage("file", file, f"cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}")
     return guarded(lambda: selection(text, ca, between))
+
+
+def _require_reason(reason: str) -> None:
+    from certfleet.acme_ca.reasons import parse_reason  # noqa: PLC0415  late as above
+
+    guarded(lambda: parse_reason(reason))
 
 
 def _confirm(wanted: Selection, *, revoke: bool) -> None:

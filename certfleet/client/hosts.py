@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from certfleet.errors import UsageError
 from certfleet.install.login import parse_login
 from certfleet.install.servers import check_server
-from certfleet.inventory import check_address, check_name
+from certfleet.inventory import check_address, check_name, host_exists
 from certfleet.lifecycle.challenges import publishing
 from certfleet.lifecycle.hosts import unmade
 from certfleet.lifecycle.hosts.errands import CLEANUP, app_of
@@ -27,8 +27,8 @@ from certfleet.client.desk import Desk, Done, asked_now
 class HostRequests(Desk):
     """Adding hosts, trusting, setting up, checking, cleaning and removing them."""
 
-    async def add_host(self, host: Host) -> None:
-        """Add a host. Raises UsageError."""
+    async def require_addable(self, host: Host) -> None:
+        """Raises UsageError for a host that cannot be added, pinned or not: before anybody is asked about its key."""
         check_name("host", host.name)
         if host.zone is not None:
             check_name("zone", host.zone)
@@ -41,8 +41,14 @@ class HostRequests(Desk):
         if host.driver != "local":
             for login in (*(hop.login for hop in host.jump), host.login):
                 parse_login(login)
-            if not all((*(hop.host_keys for hop in host.jump), host.host_keys)):
-                raise UsageError("host key", None, f"{host.login} has to be pinned, so that nobody can pose as it")
+        if await self._fleet.inventory.find_hosts([host.name]):
+            raise host_exists(host.name)
+
+    async def add_host(self, host: Host) -> None:
+        """Add a host. Raises UsageError."""
+        await self.require_addable(host)
+        if host.driver != "local" and not all((*(hop.host_keys for hop in host.jump), host.host_keys)):
+            raise UsageError("host key", None, f"{host.login} has to be pinned, so that nobody can pose as it")
         await self._fleet.inventory.add_host(host)
         await self._fleet.journal.write(host.name, "host added", f"driver {host.driver}, preset {host.preset}")
 

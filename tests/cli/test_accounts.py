@@ -90,6 +90,8 @@ def test_replacements_that_cannot_be(fleet: Door, tmp_path: Path) -> None:
     assert fleet.refused("replace", "--ca", "x", "--yes").startswith("ca: 'x' is not a CA")
     assert fleet.refused("replace", "--all-issued-between", "now", "then").startswith("all-issued-between: 'now' is")
     assert fleet.refused("replace", "--revoke").startswith("revoke: say which: give --file, --ca or")
+    said = fleet.refused("replace", "--ca", "letsencrypt", "--revoke", "--reason", "cACompromise")
+    assert said.startswith("reason: 'cACompromise' is not one"), "before it asks whether to replace them"
     said = fleet.refused("replace", "--ca", "letsencrypt", "--reason", "keyCompromise", "--yes")
     assert said == "reason: 'keyCompromise' is the one of a revocation: give --revoke too"
     serials.write_text("a1\n")

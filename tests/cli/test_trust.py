@@ -77,6 +77,13 @@ def test_a_host_that_does_not_answer_is_not_added(door: Door) -> None:
     assert door.everything() == {}
 
 
+def test_nobody_is_asked_for_the_key_of_what_cannot_be(fleet: Door) -> None:
+    """A server that there is not, a name that is taken: refused without a connection (nobody listens there)."""
+    there = ("--ssh", f"root@127.0.0.1:{free_port()}", "--fingerprint", "SHA256:x")
+    assert fleet.refused("host", "add", "web9", "--server", "foo", *there).startswith("server: 'foo' is")
+    assert "is there already" in fleet.refused("host", "add", "web1", *there)
+
+
 def test_this_machine_has_nothing_to_trust_or_set_up(fleet: Door) -> None:
     """The local driver needs neither key nor set-up."""
     fleet.refused("host", "trust", "web1")
