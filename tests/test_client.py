@@ -11,7 +11,7 @@ import pytest
 from certfleet.client import Client, open_client
 from certfleet.errors import LeaseLost, UsageError
 from certfleet.lifecycle.fleet import Fleet
-from certfleet.lifecycle.orders.ordering import change_order, forgiven, make_order
+from certfleet.lifecycle.orders.ordering import FORGIVEN, ask_order, make_order
 from certfleet.lifecycle.records import check_member, order_member
 from certfleet.models import Host, Installation, Order, OrderState, utcnow
 from certfleet.overview import State
@@ -117,7 +117,7 @@ async def test_what_became_urgent_hurries_the_order_that_waits(fleet: Fleet) -> 
     await failed_order(fleet)
     assert await revoked() == []
     assert not await due(fleet, member)
-    await change_order(fleet, "blog", forgiven)
+    await ask_order(fleet, "blog", FORGIVEN)
     await later(fleet, member)
     assert await revoked() == [member]
     order = await fleet.records.order("blog")

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from certfleet.acme_ca.reasons import Reason
+from certfleet.acme_ca.reasons import Reason, parse_reason
 from certfleet.client.desk import Done
 from certfleet.client.looking import Looks
-from certfleet.errors import UsageError
 from certfleet.lifecycle.forecasts.estimate import Estimate
 from certfleet.lifecycle.forecasts.forecast import estimate
 from certfleet.lifecycle.forecasts.whatif import what_if
 from certfleet.lifecycle.hosts.errands import removal
-from certfleet.lifecycle.orders.ordering import change_order, forgiven, hurried
+from certfleet.lifecycle.orders.ordering import FORGIVEN, HURRIED, ask_order
 from certfleet.lifecycle.revocations.book import Revocation
 from certfleet.lifecycle.revocations.crl_book import WatchedList
 from certfleet.lifecycle.revocations.replacing import Progress, Selection, begin, progress, select
@@ -68,7 +67,7 @@ class CertificateRequests(Looks):
                 answers.append(Done(changed=app.enabled, sentence=sentence))
             if urgent:
                 for app in asked:
-                    await change_order(self._fleet, app.name, hurried)
+                    await ask_order(self._fleet, app.name, HURRIED)
             if names:  # a person who names an app has mended something: no back-off is waited for
                 await self._look_at_hosts(asked)
                 await self._fleet.records.ask_for_renewal([app.name for app in asked if app.enabled], utcnow())
@@ -83,13 +82,12 @@ class CertificateRequests(Looks):
         `reason` is one of acme_ca.reasons.Reason. `compromised`: another one with a new key is brought to every host
         first, and this one is revoked with keyCompromise then.
         """
-        if reason not in list(Reason):
-            raise UsageError("reason", reason, f"is not one of {', '.join(Reason)}")
-        why = Reason.KEY_COMPROMISE if compromised else Reason(reason)
+        said = parse_reason(reason)
+        why = Reason.KEY_COMPROMISE if compromised else said
         app = await self._fleet.inventory.app(name)
         await ask_revocation(self._fleet, app, why, after=compromised, withdrawn=COMPROMISED if compromised else "")
         if compromised:
-            await change_order(self._fleet, name, lambda order: hurried(forgiven(order)))
+            await ask_order(self._fleet, name, FORGIVEN, HURRIED)
             await self._due("check", [name])
         await self._due("revoke", [name])
         then = "when every host serves another one, with a new key" if compromised else "now"
@@ -119,10 +117,9 @@ class CertificateRequests(Looks):
 
         Raises UsageError.
         """
-        if revoke is not None and revoke not in list(Reason):
-            raise UsageError("reason", revoke, f"is not one of {', '.join(Reason)}")
+        reason = None if revoke is None else parse_reason(revoke)
         chosen = await select(self._fleet, wanted)
-        await begin(self._fleet, chosen, None if revoke is None else Reason(revoke))
+        await begin(self._fleet, chosen, reason)
         await self._due("check", [app.name for app, _ in chosen])
         return await progress(self._fleet)
 

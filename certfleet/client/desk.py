@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from certfleet.hint import send_hint
 from certfleet.lifecycle.fleet import Fleet
 from certfleet.lifecycle.hosts.unmade import ask_again
-from certfleet.lifecycle.orders.ordering import LONG_AGO, change_order, forgiven, make_order
+from certfleet.lifecycle.orders.ordering import FORGIVEN, LONG_AGO, ask_order, make_order
 from certfleet.lifecycle.records import host_member
 from certfleet.models import App, Installation, utcnow
 from certfleet.properties import effective
@@ -43,7 +43,7 @@ class Desk:
                     await self._fleet.records.amend(installation.app, installation.host, _tried_now, pending=True)
         for name, order in orders.items():
             await ask_again(self._fleet.store, order)
-            await change_order(self._fleet, name, forgiven)
+            await ask_order(self._fleet, name, FORGIVEN)
         await self._due("check", names)
         await self._due("order", list(orders))
         return len(names)

@@ -1,6 +1,7 @@
 """Orders, certificates and installations in Redis, and the fenced writes that change them.
 
 order:<app>          string  the app's one live Order
+asked:<app>          string  what a person wants of it, each word behind a space, while a worker has it (ordering.py)
 certificate:<app>    string  the newest Certificate (key sealed)
 renewal:<app>        string  what the CA said of when to renew it: a Renewal
 standing:<app>       string  what is wrong with its standing records, in words; it goes when all are well
@@ -38,6 +39,7 @@ from certfleet.models import (
 from certfleet.store import Store
 
 CHALLENGE_LIFE = 3600  # seconds; longer than any validation takes, renewed when an order is resumed
+ASKED_LIFE = 3600  # seconds; longer than a worker has an order in hand
 
 Command = tuple[str, str, *tuple[str, ...]]
 """A write: verb, full key, further words."""
@@ -92,6 +94,23 @@ class Records:
         """The live orders of several apps."""
         return {order.app: order for order in await self._many(Order, "order", apps)}
 
+    async def order_asked(self, app: str) -> tuple[Order | None, frozenset[str]]:
+        """The app's live order, and what was asked of it while somebody else had it."""
+        text, asked = await self._redis.mget([self._store.key("order", app), self._store.key("asked", app)])
+        return (load(Order, text) if text else None), frozenset((asked or "").split())
+
+    async def ask(self, app: str, words: Iterable[str]) -> None:
+        """Let whoever works on the app's order next know what is wanted of it; it is forgotten with the order."""
+        key = self._store.key("asked", app)
+        pipe = self._redis.pipeline()
+        pipe.append(key, "".join(f" {word}" for word in words))
+        pipe.expire(key, ASKED_LIFE)
+        await pipe.execute()
+
+    def heard(self, app: str) -> Command:
+        """A command that ends what was asked of an order."""
+        return ("DEL", self._store.key("asked", app))
+
     async def create_order(self, order: Order) -> bool:
         """Keep a new order; False when the app has a live one."""
         return bool(await self._redis.set(self._store.key("order", order.app), dump(order), nx=True))
@@ -113,7 +132,7 @@ class Records:
 
     def _removal(self, order: Order) -> list[Command]:
         tokens: list[Command] = [("DEL", self._store.key("challenge", token)) for token in order.tokens]
-        return [("DEL", self._store.key("order", order.app)), *tokens]
+        return [("DEL", self._store.key("order", order.app)), self.heard(order.app), *tokens]
 
     async def certificate(self, app: str) -> Certificate | None:
         """The newest certificate."""
@@ -323,7 +342,7 @@ class Records:
         pipe = self._redis.pipeline()
         if generation:
             pipe.set(self._store.key("generation", app.name), generation)
-        kinds = ("order", "certificate", "renewal", "installations", "standing")
+        kinds = ("order", "asked", "certificate", "renewal", "installations", "standing")
         pipe.delete(*(self._store.key(kind, app.name) for kind in kinds))
         for token in order.tokens if order else ():
             pipe.delete(self._store.key("challenge", token))

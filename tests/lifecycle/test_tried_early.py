@@ -8,11 +8,12 @@ from datetime import timedelta
 import pytest
 
 from certfleet.agenda import Claim
+from certfleet.client import Client
 from certfleet.lifecycle.orders.advance import advance
 from certfleet.lifecycle.orders.ordering import LONG_AGO
 from certfleet.lifecycle.records import order_member
 from certfleet.lifecycle.work import work
-from certfleet.models import App, OrderState, dump, utcnow
+from certfleet.models import App, Order, OrderState, dump, utcnow
 from tests.lifecycle.simulated import Simulation, sim, where
 
 __all__ = ["sim", "where"]  # fixtures
@@ -52,3 +53,46 @@ async def test_what_is_written_now_is_believed(sim: Simulation) -> None:
     await look(sim)
     assert await visit(sim) == 0
     assert (await sim.certificate("blog")).generation == 1
+
+
+async def in_hand(sim: Simulation) -> tuple[Claim, Order]:
+    """An order of `blog`, while a worker has it."""
+    await sim.bench.fleet.inventory.add_app(replace(BLOG, properties={}))
+    await sim.order("blog")
+    claim = await sim.bench.fleet.agenda.claim(order_member("blog"))
+    order = await sim.bench.fleet.records.order("blog")
+    assert claim is not None
+    assert order is not None
+    return claim, order
+
+
+async def test_what_is_asked_while_a_worker_has_it(sim: Simulation) -> None:
+    """The worker gives the order up as the person asks for it: it is tried again, in the emergency lane."""
+    fleet = sim.bench.fleet
+    claim, order = await in_hand(sim)
+    await Client(fleet).renew(["blog"], urgent=True)
+    await fleet.records.save_order(claim, replace(order, state=OrderState.PARKED, error="nobody is there"))
+    await fleet.agenda.finish(claim, None)
+    await sim.ca.answer_orders(1, 500, type="serverInternal", detail="not now")
+    await sim.run(timedelta(seconds=1))
+    tried = await fleet.records.order("blog")
+    assert tried is not None
+    assert (tried.state, tried.urgent) == (OrderState.RETRY, True)
+    await sim.run(timedelta(hours=1))
+    assert (await sim.certificate("blog")).generation == 1
+    await sim.order("blog")
+    following, asked = await fleet.records.order_asked("blog")
+    assert following is not None
+    assert (following.urgent, asked) == (False, frozenset())
+
+
+async def test_what_was_asked_ends_with_its_order(sim: Simulation) -> None:
+    """The worker succeeds as the person asks: the next order knows nothing of it, nor does a new app of that name."""
+    fleet = sim.bench.fleet
+    claim, order = await in_hand(sim)
+    await Client(fleet).renew(["blog"], urgent=True)
+    await fleet.records.remove_order(claim, order)
+    assert await fleet.records.order_asked("blog") == (None, frozenset())
+    await fleet.records.ask("blog", ["hurried"])
+    await fleet.records.forget_app(await fleet.inventory.app("blog"))
+    assert await fleet.records.order_asked("blog") == (None, frozenset())

@@ -36,6 +36,7 @@ from certfleet.lifecycle.orders.ahead import look_ahead
 from certfleet.lifecycle.orders.authorizations import authorizations, invalid
 from certfleet.lifecycle.orders.issued import afterwards, store
 from certfleet.lifecycle.orders.key_reuse import has_leaked, reused_key
+from certfleet.lifecycle.orders.ordering import as_asked
 from certfleet.lifecycle.orders.outage import answering, require_answering
 from certfleet.lifecycle.orders.passing import held_up
 from certfleet.lifecycle.orders.replacement import as_replacement, not_replacing, note_refusal
@@ -58,7 +59,7 @@ ROUNDS = 8  # states that one run may go through; a CA that jumps about more oft
 async def advance(bench: Workbench, claim: Claim) -> Next:
     """Bring one order as far as the CA lets us now."""
     fleet = bench.fleet
-    order = await fleet.records.order(claim.name)
+    order, asked = await fleet.records.order_asked(claim.name)
     try:
         app = await fleet.inventory.app(claim.name)
     except UnknownName:  # whoever removed it may have died before it gave back what its order had
@@ -67,6 +68,8 @@ async def advance(bench: Workbench, claim: Claim) -> Next:
     if order is None:  # it was completed, and its worker died before it could say so
         await fleet.rooms.completed(app.name)
         return Next(None, await afterwards(fleet, app, utcnow()))
+    if asked:
+        order = await as_asked(fleet, claim, order, asked)
     if not app.enabled or order.state is OrderState.PARKED:
         await fleet.agenda.extend(claim)
         await fleet.rooms.leave(app.name)  # while its order is there: without one it is taken for completed

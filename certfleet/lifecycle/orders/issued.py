@@ -46,11 +46,11 @@ async def store(
         key_on=order.key_on,
     )
     known = [on_hosts.get(host, Installation(app.name, host)) for host in app.hosts]
-    told = f"generation {certificate.generation}, {order.reason}, until {issued.not_after:%Y-%m-%d %H:%M} UTC"
+    told = f"generation {certificate.generation}, until {issued.not_after:%Y-%m-%d %H:%M} UTC"
     told += f", profile {order.profile}" if order.profile else ""
     if order.passed_over:
         told += f", by {order.ca} instead of {' and '.join(one.ca for one in order.passed_over)}"
-    entry = fleet.journal.entry(app.name, "issued", told)
+    entry = fleet.journal.entry(app.name, "issued", f"{told} (ordered: {order.reason})")
     unwatched = fleet.crls.unwatched(served) if served is not None else []
     await fleet.records.complete(claim, order, certificate, chain, known, entry, *unwatched)
     return certificate

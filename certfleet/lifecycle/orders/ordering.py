@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from certfleet.agenda import Claim
 from certfleet.ca_list import first_ca
 from certfleet.key_place import key_host
 from certfleet.lifecycle.fleet import Fleet
@@ -42,7 +43,7 @@ async def make_order(
     if created:
         await fleet.journal.write(app.name, "ordered", f"{reason}: {', '.join(app.shown or app.identifiers)}")
     elif urgent and await _may_be_hurried(fleet, app.name):
-        await change_order(fleet, app.name, hurried)
+        await ask_order(fleet, app.name, HURRIED)
     elif await fleet.agenda.time_of(member) is not None:
         return []  # there is one, and it has its time
     await fleet.agenda.schedule(member, now)
@@ -54,19 +55,41 @@ async def _may_be_hurried(fleet: Fleet, app: str) -> bool:
     return order is not None and not order.urgent and may_wait_in_line(order)
 
 
-async def change_order(fleet: Fleet, app: str, change: Callable[[Order], Order]) -> None:
-    """Change the app's order, if it has one, and let it be looked at; a worker that is at it just now goes on."""
+async def change_order(fleet: Fleet, app: str, change: Callable[[Order], Order]) -> bool:
+    """Change the app's order, if it has one, and let it be looked at. False: a worker has it just now, and goes on."""
     if await fleet.records.order(app) is None:
-        return
+        return True
     member = order_member(app)
     await fleet.agenda.schedule(member, LONG_AGO)  # a parked one has no time
     claim = await fleet.agenda.claim(member)
     if claim is None:
-        return
+        return False
     order = await fleet.records.order(app)
     if order is not None and change(order) != order:
         await fleet.records.save_order(claim, change(order))
     await fleet.agenda.finish(claim, LONG_AGO)
+    return True
+
+
+async def ask_order(fleet: Fleet, app: str, *words: str) -> None:
+    """Change the app's order as a person wants it (ASKED), now or as soon as no worker is at it."""
+    if await change_order(fleet, app, lambda order: _asked(order, words)):
+        return
+    await fleet.records.ask(app, words)
+    await fleet.agenda.schedule(order_member(app), LONG_AGO)  # it may have been looked at just before
+
+
+async def as_asked(fleet: Fleet, claim: Claim, order: Order, words: Iterable[str]) -> Order:
+    """The order with what was asked of it while a worker was at it. Raises LeaseLost."""
+    order = _asked(order, words)
+    await fleet.records.save_order(claim, order, fleet.records.heard(order.app))
+    return order
+
+
+def _asked(order: Order, words: Iterable[str]) -> Order:
+    for word in words:
+        order = ASKED[word](order)
+    return order
 
 
 def forgiven(order: Order) -> Order:
@@ -85,3 +108,8 @@ def forgiven(order: Order) -> Order:
 def hurried(order: Order) -> Order:
     """In the emergency lane."""
     return replace(order, urgent=True)
+
+
+FORGIVEN, HURRIED = "forgiven", "hurried"
+ASKED: dict[str, Callable[[Order], Order]] = {FORGIVEN: forgiven, HURRIED: hurried}
+"""What may be asked of an order; in any sequence it comes to the same."""
