@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 from certfleet.errors import UnknownName, UsageError
@@ -105,13 +105,15 @@ class Inventory:
         for host in app.hosts:
             pipe.sadd(self._store.key("hosted", host), app.name)
 
-    async def remove_app(self, app: App) -> None:
-        """Forget an app; its files on hosts stay."""
+    async def remove_app(self, app: App, *more: Sequence[str]) -> None:
+        """Forget an app, and do what goes with it: all of it or nothing. Its files on hosts stay."""
         pipe = self._redis.pipeline()
         pipe.delete(self._store.key("app", app.name))
         pipe.zrem(self._store.key("apps"), app.name)
         for host in app.hosts:
             pipe.srem(self._store.key("hosted", host), app.name)
+        for command in more:
+            pipe.execute_command(*command)
         await pipe.execute()
 
     async def host(self, name: str) -> Host:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -186,6 +187,23 @@ async def test_a_removed_app_is_not_written_to(client: Client, fleet: Fleet) -> 
     left = [key async for key in fleet.store.redis.scan_iter() if "blog" in key]
     assert left == []
     assert await fleet.records.pending("web1") == []
+
+
+async def test_a_removal_that_broke_off_is_done_again(
+    client: Client, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever removes an app dies in between: it is there, and disabled; removed again, it leaves nothing behind."""
+    await failed_order(fleet)
+    await fleet.records.amend("blog", "web1", lambda new: replace(new, wanted=1), pending=True)
+    for step in ("app_forgotten", "last_generation", "order"):
+        with monkeypatch.context() as broken:
+            broken.setattr(fleet.records, step, AsyncMock(side_effect=ConnectionError))
+            with pytest.raises(ConnectionError):
+                await client.remove_app("blog")
+        assert not (await client.app("blog")).enabled
+    await client.remove_app("blog")
+    assert [key async for key in fleet.store.redis.scan_iter() if "blog" in key] == []
+    assert await fleet.agenda.size() == 0
 
 
 async def test_a_global_property_reaches_the_apps_it_is_for(client: Client, fleet: Fleet) -> None:

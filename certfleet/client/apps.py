@@ -87,17 +87,16 @@ class AppRequests(Desk):
         """
         app = await self._fleet.inventory.app(name)
         files = "its files stay on its hosts"
-        if purge:
-            # First: what is wanted on a host is not taken away, and nothing remembers it once the app is gone.
-            await self.disable(name)
+        if app.enabled:  # first of all, and the app itself last: who dies in between has a disabled app to remove again
+            await self._fleet.inventory.save_app(replace(app, enabled=False), app)
+        if purge:  # what is wanted on a host is not taken away, and nothing remembers it once the app is gone
             files = await self._purged(app)
-        await self._fleet.inventory.remove_app(app)
         for member in (check_member(name), order_member(name)):
             await self._fleet.agenda.drop(member)
         await self._fleet.rooms.leave(name)
         await self._fleet.crls.drop(name)
-        await self._fleet.records.forget_app(app)
         await self._fleet.spreading.forget(name)
+        await self._fleet.inventory.remove_app(app, *await self._fleet.records.app_forgotten(app))
         await self._fleet.journal.write(name, "removed")
         return Done(changed=True, sentence=f"{name}: removed; {files}")
 

@@ -335,20 +335,17 @@ class Records:
         kept = int(await self._redis.get(self._store.key("generation", app)) or 0)
         return max([kept, *(installation.installed for installation in known)])
 
-    async def forget_app(self, app: App) -> None:
-        """Everything kept about an app but its last generation; its files on hosts stay."""
+    async def app_forgotten(self, app: App) -> list[Command]:
+        """Commands that end everything kept about an app but its last generation; its files on hosts stay."""
         order = await self.order(app.name)
         generation = await self.last_generation(app.name, (await self.installations(app.name)).values())
-        pipe = self._redis.pipeline()
-        if generation:
-            pipe.set(self._store.key("generation", app.name), generation)
         kinds = ("order", "asked", "certificate", "renewal", "installations", "standing")
-        pipe.delete(*(self._store.key(kind, app.name) for kind in kinds))
-        for token in order.tokens if order else ():
-            pipe.delete(self._store.key("challenge", token))
-        for host in app.hosts:
-            pipe.srem(self._store.key("pending", host), app.name)
-        await pipe.execute()
+        return [
+            *([("SET", self._store.key("generation", app.name), str(generation))] if generation else []),
+            *[("DEL", self._store.key(kind, app.name)) for kind in kinds],
+            *[("DEL", self._store.key("challenge", token)) for token in (order.tokens if order else ())],
+            *[("SREM", self._store.key("pending", host), app.name) for host in app.hosts],
+        ]
 
     async def _many(self, kind: type[Record], name: str, apps: Iterable[str]) -> list[Record]:
         keys = [self._store.key(name, app) for app in apps]

@@ -100,8 +100,7 @@ async def test_a_visit_leaves_nothing_of_an_app_that_was_removed(books: Books) -
     """Not an installation, not a place on the host's list: only the number is kept."""
     await books.issue(1)
     visit = await books.claim(host_member("web1"))
-    await books.inventory.remove_app(BLOG)
-    await books.records.forget_app(BLOG)
+    await books.inventory.remove_app(BLOG, *await books.records.app_forgotten(BLOG))
     await books.records.write(visit, books.records.outcome_saved(outcome(1, "the host was down")))
     assert await books.records.installations("blog") == {}
     assert await books.records.pending("web1") == []
@@ -215,8 +214,7 @@ async def test_what_a_ca_said_of_an_older_certificate_is_not_kept(books: Books) 
     await books.records.save_renewal(check, "blog", newer)
     await books.records.save_renewal(check, "blog", said)
     assert await books.records.renewals(["blog"]) == {"blog": newer}
-    await books.inventory.remove_app(BLOG)
-    await books.records.forget_app(BLOG)
+    await books.inventory.remove_app(BLOG, *await books.records.app_forgotten(BLOG))
     await books.records.save_renewal(check, "blog", newer)
     await books.records.ask_for_renewal(["blog"], utcnow())
     assert await books.records.renewals(["blog"]) == {}

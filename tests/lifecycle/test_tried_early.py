@@ -86,6 +86,17 @@ async def test_what_is_asked_while_a_worker_has_it(sim: Simulation) -> None:
     assert (following.urgent, asked) == (False, frozenset())
 
 
+async def test_an_order_of_an_app_that_is_gone(sim: Simulation) -> None:
+    """Made by a check just as the app was removed: it goes with its first step."""
+    fleet = sim.bench.fleet
+    await fleet.inventory.add_app(BLOG)
+    await sim.order("blog")
+    await fleet.inventory.remove_app(BLOG)
+    await look(sim)
+    assert await fleet.records.order("blog") is None
+    assert await fleet.agenda.time_of(order_member("blog")) is None
+
+
 async def test_what_was_asked_ends_with_its_order(sim: Simulation) -> None:
     """The worker succeeds as the person asks: the next order knows nothing of it, nor does a new app of that name."""
     fleet = sim.bench.fleet
@@ -94,5 +105,5 @@ async def test_what_was_asked_ends_with_its_order(sim: Simulation) -> None:
     await fleet.records.remove_order(claim, order)
     assert await fleet.records.order_asked("blog") == (None, frozenset())
     await fleet.records.ask("blog", ["hurried"])
-    await fleet.records.forget_app(await fleet.inventory.app("blog"))
+    await Client(fleet).remove_app("blog")
     assert await fleet.records.order_asked("blog") == (None, frozenset())

@@ -62,8 +62,10 @@ async def advance(bench: Workbench, claim: Claim) -> Next:
     order, asked = await fleet.records.order_asked(claim.name)
     try:
         app = await fleet.inventory.app(claim.name)
-    except UnknownName:  # whoever removed it may have died before it gave back what its order had
+    except UnknownName:  # it was removed just as a check made an order
         await fleet.rooms.leave(claim.name)
+        if order is not None:
+            await fleet.records.remove_order(claim, order)
         return Next(None)
     if order is None:  # it was completed, and its worker died before it could say so
         await fleet.rooms.completed(app.name)
