@@ -10,10 +10,11 @@ import pytest
 
 from certfleet.errors import InstallError
 from certfleet.install.answer import State
+from certfleet.install.csr import Wanted, checked_csr
 from certfleet.install.drivers import local
 from certfleet.install.probe import served
-from certfleet.models import Host
-from tests.install.certificates import item, name_of
+from certfleet.models import Host, KeyType
+from tests.install.certificates import item, item_for, name_of
 from tests.install.servers import Server, running, serves
 from tests.install.test_archives import member, send, tampered
 
@@ -40,6 +41,23 @@ async def test_install_serve_and_replace(server: Server) -> None:
         assert server.reloads() - before == 1
     again = await local.install(server.host, [new])
     assert (again.apps["blog"].state, again.reloads) == (State.UNCHANGED, 0)
+
+
+async def test_a_key_that_the_host_made(server: Server) -> None:
+    """It is served with its certificate, a later one in its place, and the earlier again after a rollback."""
+    await server.sites("blog")
+    serials = []
+    for generation in (1, 2):
+        wanted = Wanted("blog", str(generation), KeyType.P256, (name_of("blog"),))
+        said = (await local.request(server.host, [wanted])).apps["blog"]
+        assert said.state is State.REQUESTED, said.message
+        new = item_for(checked_csr(said.csr, wanted), "blog", generation)
+        answer = await local.install(server.host, [new])
+        assert (answer.apps["blog"].state, answer.reloads) == (State.INSTALLED, 1), answer.apps["blog"].message
+        await serves(server, "blog", new.serial)
+        serials.append(new.serial)
+    await local.rollback(server.host, {"blog": 1})
+    await serves(server, "blog", serials[0])
 
 
 async def test_a_bad_one_is_put_back_alone(server: Server) -> None:
