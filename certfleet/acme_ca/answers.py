@@ -16,6 +16,7 @@ from certfleet.errors import AcmeProblem, CAMisbehaved, Subproblem
 URN = "urn:ietf:params:acme:error:"
 TEXT_LENGTH = 1_000  # characters of a CA's text that we keep
 LONGEST_WAIT = timedelta(days=366)  # a Retry-After beyond it is a mistake of the CA's
+LONGEST_REST = timedelta(days=1)  # the same where no limit is met: a mistake must not outlast a certificate
 SUBPROBLEMS = 100
 
 _NONCE = re.compile(r"[A-Za-z0-9_-]{1,512}")  # RFC 8555 §6.5.1; the length is ours
@@ -66,19 +67,22 @@ def parse_nonce(header: str | None) -> str | None:
     return header if header is not None and _NONCE.fullmatch(header) else None
 
 
-def parse_retry_after(header: str | None, now: datetime) -> datetime | None:
-    """Retry-After, seconds or an HTTP date (RFC 9110 §10.2.3), as a moment; None when it is neither."""
+def parse_retry_after(header: str | None, now: datetime, longest: timedelta = LONGEST_WAIT) -> datetime | None:
+    """Retry-After, seconds or an HTTP date (RFC 9110 §10.2.3), as a moment; None when it is neither.
+
+    At most `longest` from now.
+    """
     if header is None:
         return None
     text = header.strip()
     if _SECONDS.fullmatch(text):
-        return now + min(timedelta(seconds=int(text)), LONGEST_WAIT)
+        return now + min(timedelta(seconds=int(text)), longest)
     try:
         moment = parsedate_to_datetime(text)
         aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-    return min(aware, now + LONGEST_WAIT)
+    return min(aware, now + longest)
 
 
 def parse_links(headers: Iterable[str]) -> dict[str, tuple[str, ...]]:

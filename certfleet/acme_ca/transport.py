@@ -27,7 +27,7 @@ from pydantic.alias_generators import to_camel
 from yarl import URL
 
 from certfleet import __version__
-from certfleet.acme_ca.answers import Answer, parse_nonce, parse_retry_after, problem_of
+from certfleet.acme_ca.answers import LONGEST_REST, LONGEST_WAIT, Answer, parse_nonce, parse_retry_after, problem_of
 from certfleet.acme_ca.challenges.dns_persist01 import HashPrefix, Issuers
 from certfleet.acme_ca.jws import sign
 from certfleet.acme_ca.keys import AccountKey
@@ -279,7 +279,8 @@ class Transport:
 
     def _answer(self, status: int, headers: CIMultiDictProxy[str], content: bytes) -> Answer:
         retry_after, location = headers.get("Retry-After"), headers.get("Location")
-        retry_at = parse_retry_after(retry_after, utcnow()) if retry_after else None
+        longest = LONGEST_WAIT if status == HTTPStatus.TOO_MANY_REQUESTS else LONGEST_REST
+        retry_at = parse_retry_after(retry_after, utcnow(), longest)
         if status >= 400:  # noqa: PLR2004  RFC 9110 §15: client and server errors
             raise problem_of(status, content, retry_at=retry_at, location=location)
         if not 200 <= status < 300:  # noqa: PLR2004

@@ -99,6 +99,18 @@ async def test_a_problem_keeps_status_type_subproblems_retry_after_and_location(
     assert before + timedelta(seconds=119) <= error.retry_at <= utcnow() + timedelta(seconds=120)
 
 
+@pytest.mark.parametrize(("status", "days"), [(429, 30), (503, 1), (400, 1)])
+async def test_only_a_limit_is_waited_for_longer_than_a_day(tmp_path: Path, status: int, days: int) -> None:
+    """A month told by mistake, where no limit is met, would outlast a certificate."""
+    month = {"Retry-After": str(30 * 86_400)}
+    async with scripted(tmp_path, web.Response(status=status, text="{}", headers=month)) as (_, transport):
+        with pytest.raises(AcmeProblem) as caught:
+            await ask(transport)
+    assert caught.value.retry_at is not None
+    assert caught.value.retry_at - utcnow() > timedelta(days=days, seconds=-9)
+    assert caught.value.retry_at - utcnow() < timedelta(days=days, seconds=9)
+
+
 async def test_a_load_balancers_page_is_a_problem_too(tmp_path: Path) -> None:
     """503 with HTML and Retry-After, at any step: status and time are kept."""
     page = {"Retry-After": "7"}
