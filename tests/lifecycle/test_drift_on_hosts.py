@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from certfleet.install.answer import State as Said
+from certfleet.install.drivers import local
 from certfleet.lifecycle.records import check_member
 from certfleet.models import Fault, Host, utcnow
 from certfleet.overview import State
@@ -62,6 +64,26 @@ async def test_a_reload_that_did_not_take_is_made_up_for(served_everywhere: Farm
     assert failed.fault is Fault.UNSERVED
     assert "expected" in (failed.error or "")
     await replace_host(farm, farm.hosts["web3"])
+    await farm.client.renew(["blog"])
+    await farm.run("host", "check")
+    await farm.sees("blog", new.serial)
+
+
+async def test_a_visit_whose_end_nobody_heard_of(served_everywhere: Farm) -> None:
+    """Its worker died before it asked the endpoint, which does not take the certificate: the old one is put back."""
+    farm = served_everywhere
+    old = (await farm.state("blog"))["web1"].served
+    silent = dataclasses.replace(farm.hosts["web1"], reload_command=("true",))
+    await replace_host(farm, silent)
+    new = (await farm.issue("blog"))["blog"]
+    died = await local.install(silent, [dataclasses.replace(new, listen=silent.address)])
+    assert died.apps["blog"].state is Said.INSTALLED
+    await farm.run()
+    failed = (await farm.state("blog"))["web1"]
+    assert (failed.fault, failed.installed, failed.served) == (Fault.UNSERVED, old, old)
+    assert "the old one is back" in (failed.error or "")
+    assert (Path(silent.root) / "blog" / "current").readlink().name == str(old)
+    await replace_host(farm, farm.hosts["web1"])
     await farm.client.renew(["blog"])
     await farm.run("host", "check")
     await farm.sees("blog", new.serial)

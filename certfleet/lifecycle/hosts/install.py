@@ -195,9 +195,9 @@ async def _put_back(
 ) -> list[Installation]:
     """Put the old generations back where the new one is not served, and look whether they are."""
     back = {
-        job.app.name: answer.apps[job.app.name].previous
+        job.app.name: before
         for job, result in zip(jobs, results, strict=True)
-        if result.fault is Fault.UNSERVED and _has_replaced(job, answer.apps[job.app.name])
+        if result.fault is Fault.UNSERVED and (before := _before(job, answer.apps[job.app.name])) is not None
     }
     if not back:
         return list(results)
@@ -219,9 +219,14 @@ async def _put_back(
     return list(await asyncio.gather(*(finish(job, result) for job, result in zip(jobs, results, strict=True))))
 
 
-def _has_replaced(job: Job, said: AppAnswer) -> bool:
-    """Whether there is something to go back to: not when the same generation was only put there anew."""
-    return said.state is State.INSTALLED and said.previous != job.certificate.generation
+def _before(job: Job, said: AppAnswer) -> int | None:
+    """The generation to go back to (0: none was there); None when the same was only put there anew."""
+    generation, known = job.certificate.generation, job.installation.installed
+    if said.state is State.INSTALLED and said.previous != generation:
+        return said.previous
+    if said.state is State.UNCHANGED and 0 < known < generation:  # put there by a visit of whose end we never heard
+        return known
+    return None
 
 
 async def _keep(bench: Workbench, claim: Claim, jobs: Sequence[Job], results: Sequence[Installation]) -> None:
