@@ -73,7 +73,7 @@ async def test_what_is_asked_while_a_worker_has_it(sim: Simulation) -> None:
     await Client(fleet).renew(["blog"], urgent=True)
     await fleet.records.save_order(claim, replace(order, state=OrderState.PARKED, error="nobody is there"))
     await fleet.agenda.finish(claim, None)
-    await sim.ca.answer_orders(1, 500, type="serverInternal", detail="not now")
+    await sim.ca.answer_orders(1, 400, type="malformed", detail="not now")
     await sim.run(timedelta(seconds=1))
     tried = await fleet.records.order("blog")
     assert tried is not None
