@@ -169,9 +169,7 @@ def test_no_member_is_lost_and_none_is_held_twice(redis_socket: Path) -> None:
     AgendaMachine.socket = redis_socket
     run_state_machine_as_test(
         AgendaMachine,
-        settings=settings(
-            max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
+        settings=settings(max_examples=60, stateful_step_count=40, suppress_health_check=list(HealthCheck)),
     )
 
 

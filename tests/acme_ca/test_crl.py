@@ -100,7 +100,7 @@ def test_the_issuer_is_the_one_that_signed() -> None:
         st.integers(1, 2**159 - 1), st.sampled_from([None, *FLAGS]).filter(lambda f: f != FLAGS.unspecified)
     )
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_what_a_list_says(entries: dict[int, x509.ReasonFlags | None]) -> None:
     """Every serial as our records write it, its reason in RFC 5280's words; removeFromCRL is no revocation."""
     found = read(ca().list(entries))

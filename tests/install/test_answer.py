@@ -80,7 +80,7 @@ def shown(output: bytes) -> str:
 
 
 @pytest.mark.usefixtures("shell")
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.binary(max_size=700) | st.text(alphabet="\\\"'\n\t\r$`%sn/ü\x00\x01\x02", max_size=200).map(str.encode))
 def test_escaping(output: bytes) -> None:
     """Whatever the configuration test prints, the answer is JSON and has it, bounded."""

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import AttributeOID, NameOID
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from certfleet.acme_ca.keys import make_csr
@@ -98,7 +98,6 @@ IDENTIFIERS = st.lists(st.one_of(NAME, ADDRESS), min_size=1, max_size=6, unique=
 
 
 @given(IDENTIFIERS, IDENTIFIERS, st.randoms())
-@settings(deadline=None)
 def test_any_names(ours: tuple[str, ...], theirs: tuple[str, ...], random: object) -> None:
     """A request for these names is taken in whatever order, and one for others is not."""
     key = key_of("p256")
@@ -210,7 +209,6 @@ def test_no_base64(text: str) -> None:
 
 @given(st.integers(0, 10_000), st.integers(1, 255))
 @example(9, 1)  # the version, which cryptography refuses in a way of its own
-@settings(deadline=None)
 def test_any_byte_changed(at: int, by: int) -> None:
     """One byte of it is another: refused, since its signature covers all that it says.
 

@@ -357,7 +357,7 @@ def run(behaviours: Sequence[Behaviour], left: timedelta | None, end: datetime) 
     raise AssertionError(f"{MOST_STEPS} steps until {now}")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(BEHAVIOUR, min_size=1, max_size=4), st.integers(0, 4), LEFT)
 def test_one_ca_that_works_is_enough(behaviours: list[Behaviour], place: int, left: timedelta | None) -> None:
     """Whatever the others do: a certificate before the old one ends; without one, an hour for each that is before."""
@@ -371,7 +371,7 @@ def test_one_ca_that_works_is_enough(behaviours: list[Behaviour], place: int, le
     assert order.rounds == 0
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(BEHAVIOUR, min_size=2, max_size=5), LEFT)
 def test_whoever_comes_back_issues(behaviours: list[Behaviour], left: timedelta | None) -> None:
     """Some day a CA that was away or limited can again: within the turns of the others and a day's back-off it does."""

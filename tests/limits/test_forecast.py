@@ -61,7 +61,7 @@ wishes_of_many = st.lists(
     max_size=25,
 )
 levels_of_many = st.dictionaries(st.sampled_from(BUCKETS), st.integers(NOW, NOW + 200))
-THOROUGH = settings(max_examples=100, deadline=None)
+THOROUGH = settings(max_examples=100)
 
 
 def tokens_of(charge: Charge) -> int:

@@ -310,7 +310,6 @@ def test_nobody_is_forgotten(redis_socket: Path) -> None:
         settings=settings(
             max_examples=40,
             stateful_step_count=30,
-            deadline=None,
             suppress_health_check=[HealthCheck.too_slow],
         ),
     )

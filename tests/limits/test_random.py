@@ -23,9 +23,7 @@ RATES = [
     Rate(1, 86_400 * SECOND, 1152),
 ]
 BUCKETS = [Bucket("ca", "limit", f"key{number}", rate) for number, rate in enumerate(RATES)]
-QUICK = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+QUICK = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 numbers = count()
 
 

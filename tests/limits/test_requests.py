@@ -84,7 +84,7 @@ arrivals = st.lists(st.tuples(st.integers(0, 100), st.integers(0, 3)), min_size=
 crowd = [(0, number % 4) for number in range(60)]
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(arrivals=arrivals)
 @example(arrivals=crowd)
 async def test_processes_together_are_never_too_fast(store: Store, arrivals: list[tuple[int, int]]) -> None:

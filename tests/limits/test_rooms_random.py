@@ -119,7 +119,7 @@ class Fleet:
             assert int((text or "0 0").split()[1]) == len(holding), f"{bucket.key} is reserved for {holding}"
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(sequence=st.lists(events, max_size=50))
 async def test_no_refusal_no_loss_no_idle_token(store: Store, sequence: list[tuple[object, ...]]) -> None:
     """Orders of several accounts and domains come, are issued late, end early; the CA counts when it likes."""
