@@ -62,7 +62,7 @@ async def private_redis(directory: Path) -> AsyncIterator[PrivateRedis]:
         unix_socket_path=str(socket), username="boss", password="boss", decode_responses=True
     )
     try:
-        for _ in range(500):
+        for _ in range(3_000):
             if socket.exists() or server.returncode is not None:
                 break
             await asyncio.sleep(0.01)

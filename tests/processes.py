@@ -16,8 +16,8 @@ def runs(pid: int) -> bool:
 
 
 async def ended(*pids: int) -> bool:
-    """Whether all of them have ended within some seconds."""
-    for _ in range(100):
+    """Whether all of them have ended within half a minute."""
+    for _ in range(600):
         if not any(runs(pid) for pid in pids):
             return True
         await asyncio.sleep(0.05)

@@ -76,7 +76,7 @@ class Rig:
 
     async def sees(self, expected: dict[str, str | None]) -> None:
         """Verified handshakes see these serials. nginx's old processes answer for another moment after a reload."""
-        for _ in range(50):
+        for _ in range(300):
             if (found := await self.seen(*expected)) == expected:
                 return
             await asyncio.sleep(0.1)

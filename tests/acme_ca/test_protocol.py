@@ -133,7 +133,7 @@ async def test_a_name_that_is_not_served_fails_with_the_cas_evidence(tmp_path: P
         assert (pending.identifier, pending.status, pending.wildcard) == ("bad.example.com", "pending", False)
         assert pending.http01 is not None
         await answer_challenge(transport, signer, pending.http01.url)
-        for _ in range(100):
+        for _ in range(600):
             failed = await get_authorization(transport, signer, url)
             if failed.status != "pending":
                 break

@@ -108,7 +108,7 @@ class Shop:
     async def spread(self, name: str) -> None:
         """Let the secondary have what the primary has at a name."""
         place = await self._zones().follow(name)
-        for _ in range(100):
+        for _ in range(600):
             await self.servers.notify(place.zone)
             if await self.servers.values(place.name) == await self.servers.values(place.name, SECONDARY):
                 return

@@ -87,7 +87,7 @@ def web(nginx: Nginx, root: Path) -> Host:
 
 async def reloaded(nginx: Nginx, times: int) -> bool:
     """Whether it took up a configuration so often; waits a while, because nginx notes the last in its own time."""
-    for _ in range(100):
+    for _ in range(600):
         if nginx.reloads() >= times:
             break
         await asyncio.sleep(0.05)

@@ -64,7 +64,7 @@ def plain(root: Path, webroot: Path) -> Host:
 
 async def until(server: Server, app: str, path: str, status: int, text: str | None = None) -> None:
     """The site answers like this; a reload takes its time."""
-    for _ in range(100):
+    for _ in range(600):
         found, content, _ = await fetch(server, app, path)
         if found == status and text in (None, content):
             return

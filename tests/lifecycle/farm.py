@@ -138,7 +138,7 @@ class Farm:
 
     async def sees(self, app: str, serial: str | None = None) -> None:
         """Every host serves this certificate (None: all the same). nginx's old processes answer for another moment."""
-        for _ in range(50):
+        for _ in range(300):
             found = set((await self.seen(app)).values())
             if len(found) == 1 and (serial is None or found == {serial}):
                 return

@@ -122,7 +122,7 @@ class Keyed:
         await self.until("served", lambda view: view.state is State.SERVED and view.generation == generation, app)
         found = await self.certificate(app)
         name, context = f"{app}.demo.test", trusting(await self.ca.root())
-        for _ in range(50):
+        for _ in range(300):
             if (seen := (await serials(context, self.nginx.tls_port, [name])).get(name)) == found.serial:
                 return found
             await asyncio.sleep(0.1)

@@ -158,7 +158,7 @@ async def test_a_ca_that_does_not_exempt_it_is_believed(short_directory: Path) -
 
 
 async def looked_again(rig: Rig, times: int) -> None:
-    for _ in range(200):
+    for _ in range(600):
         if sum((await rig.strict.book()).looks.values()) >= times:
             return
         await asyncio.sleep(0.05)
@@ -204,7 +204,7 @@ async def test_no_answer_is_no_harm(short_directory: Path, fault: dict[str, obje
         await enable(rig, "blog")
         await rig.all_served()
         await looked_again(rig, 1)
-        for _ in range(100):
+        for _ in range(600):
             if (found := await known(rig)) is not None:
                 break
             await asyncio.sleep(0.05)

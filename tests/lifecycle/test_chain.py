@@ -167,7 +167,7 @@ async def test_the_second_ca_of_a_list_serves_until_the_first_does_again(short_d
 async def shown_by(rig: Rig, other: DemoCA, issuer: str) -> None:
     """Only this one's root is what a handshake needs. nginx's old processes answer for another moment."""
     contexts = {name: trusting(await ca.root()) for name, ca in (("first", rig.ca), ("second", other))}
-    for _ in range(50):
+    for _ in range(300):
         shown = {n for n, c in contexts.items() if await serials(c, rig.nginx.tls_port, ["shop0.demo.test"])}
         if shown == {issuer}:
             return

@@ -126,7 +126,7 @@ async def test_a_name_on_several_hosts(short_directory: Path, via: str) -> None:
         for name in ("first", "second", "both"):
             await fleet.client.enable(name)
         await fleet.until_served(1)
-        for _ in range(100):
+        for _ in range(600):
             if not fleet.published():
                 break
             await asyncio.sleep(0.1)

@@ -187,7 +187,7 @@ async def test_an_app_removed_in_the_middle_is_gone(rig: Rig) -> None:
     await rig.client.remove_app(names[0])
     await rig.until("served", lambda views: all(v.state is State.SERVED for v in views) and len(views) == 11)
     redis = rig.client._fleet.store.redis
-    for _ in range(100):
+    for _ in range(600):
         left = [key async for key in redis.scan_iter(match="certfleet:*:shop0") if ":generation:" not in key]
         if not left and await redis.zscore("certfleet:agenda", "order:shop0") is None:
             break

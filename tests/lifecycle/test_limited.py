@@ -171,7 +171,7 @@ async def test_an_app_that_goes_away_leaves_its_place_and_its_tokens(short_direc
         await rig.client.disable("holder")
         await rig.until("the next is served", lambda views: State.SERVED in states(views))
         redis = rig.client._fleet.store.redis
-        for _ in range(100):
+        for _ in range(600):
             if not await redis.keys("certfleet:admission:*"):
                 break
             await asyncio.sleep(0.1)
