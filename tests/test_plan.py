@@ -100,7 +100,7 @@ def test_bad_csv(tmp_path: Path, text: str, said: str) -> None:
     ("text", "said"),
     [
         ("", "line 1: is not JSON"),
-        ('[{"app": "a",\n}]', "line 2: is not JSON"),
+        ('[{"app": "a",\n7}]', "line 2: is not JSON"),
         ("[" * 100_000, "holds what no plan needs"),
         ("1" * 5000, "holds what no plan needs"),
         ('"blog"', 'is neither a list nor an object with "apps" alone'),
