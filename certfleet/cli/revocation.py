@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 REASONS = "unspecified, keyCompromise, superseded, cessationOfOperation, affiliationChanged"
 LOOK = 1.0  # seconds between two looks of --wait
+SHOWN = 5  # serials; the others are counted
 
 AppName = Annotated[str, typer.Argument(metavar="APP", help="The app's name.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
@@ -125,9 +126,10 @@ def replace(
         _require_reason(reason)
     if file is not None or ca is not None or between is not None:
         wanted = _selection(file, ca, between)
-        if not yes:
-            _confirm(wanted, revoke=revoke)
-        ask(lambda client: client.replace(wanted, revoke=(reason or "superseded") if revoke else None))
+        if chosen := _chosen(wanted):
+            if not yes:
+                _confirm(wanted, chosen, revoke=revoke)
+            ask(lambda client: client.replace(wanted, revoke=(reason or "superseded") if revoke else None))
     elif revoke:
         raise_usage("revoke", None, "say which: give --file, --ca or --all-issued-between too")
     found = ask(lambda client: client.replacement())
@@ -159,13 +161,22 @@ def _require_reason(reason: str) -> None:
     guarded(lambda: parse_reason(reason))
 
 
-def _confirm(wanted: Selection, *, revoke: bool) -> None:
-    """Say how many these are and how long it will take, and ask."""
-    names = ask(lambda client: client.select(wanted))
-    if not names:
+def _chosen(wanted: Selection) -> int:
+    """How many there are to replace; ends the command when there is none, and none was asked for before."""
+    found = ask(lambda client: client.choose(wanted))
+    if not found.apps and not found.asked:
         fail("no enabled app has such a certificate: nothing was changed", Exit.FAILED)
+    if found.unknown:
+        some = ", ".join(found.unknown[:SHOWN]) + ", …" * (len(found.unknown) > SHOWN)
+        told = f"{len(found.unknown):,} of {len(wanted.serials or ()):,} serials are no enabled app's certificate now"
+        typer.echo(f"{told}, and are left out: {some}", err=True)
+    return len(found.apps)
+
+
+def _confirm(wanted: Selection, chosen: int, *, revoke: bool) -> None:
+    """Say how many these are and how long it will take, and ask."""
     found = ask(lambda client: client.forecast_replacement(wanted))
-    typer.echo(f"{len(names):,} certificates are to be replaced{' and revoked' * revoke}: {_end(found)}", err=True)
+    typer.echo(f"{chosen:,} certificates are to be replaced{' and revoked' * revoke}: {_end(found)}", err=True)
     if not typer.confirm("Replace them?", err=True):
         fail("nothing was changed", Exit.FAILED)
 

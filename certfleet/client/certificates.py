@@ -15,7 +15,7 @@ from certfleet.lifecycle.hosts.errands import removal
 from certfleet.lifecycle.orders.ordering import FORGIVEN, HURRIED, ask_order
 from certfleet.lifecycle.revocations.book import Revocation
 from certfleet.lifecycle.revocations.crl_book import WatchedList
-from certfleet.lifecycle.revocations.replacing import Progress, Selection, begin, progress, select
+from certfleet.lifecycle.revocations.replacing import Choice, Progress, Selection, begin, choose, progress, select
 from certfleet.lifecycle.revocations.withdrawal import COMPROMISED, ask_revocation
 from certfleet.models import utcnow
 from certfleet.overview import standing
@@ -108,9 +108,9 @@ class CertificateRequests(Looks):
         certificate = await self._fleet.records.certificate(name)
         return await self._fleet.crls.of(certificate) if certificate is not None else None
 
-    async def select(self, wanted: Selection) -> list[str]:
-        """The enabled apps whose present certificate is one of these (lifecycle/revocations/replacing.py), by name."""
-        return [app.name for app, _ in await select(self._fleet, wanted)]
+    async def choose(self, wanted: Selection) -> Choice:
+        """Which certificates `replace` would replace, and which it was asked for already. Changes nothing."""
+        return await choose(self._fleet, wanted)
 
     async def replace(self, wanted: Selection, *, revoke: str | None = None) -> Progress:
         """Replace these certificates, and revoke each afterwards for a reason (None: not). May be asked for again.

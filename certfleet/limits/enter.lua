@@ -13,14 +13,15 @@ local lease = lease_of(member)
 if not held(lease) or whole(lease.fence) ~= fence then return { "stale" } end
 if (redis.call("GET", key_of("limits", "version")) or "0") ~= version then return { "outdated" } end
 
-local tries, entered = 0, whole(now)
+local tries, entered, called = 0, whole(now), false
 local known = load_record(app)
 if known then
   -- One that was ordered and has to be again was given up at the CA, and whoever gave it up died, or did not say so.
   local given_up = known.state == "ordered" and not made
   local same = known.order == order and known.wish == wish and not given_up
-  if same and known.state ~= "waiting" then return { known.state } end
-  if same and known.version == version and known.party == party and known.rank == rank then
+  called = known.state == "called"
+  if same and known.state ~= "waiting" and not called then return { known.state } end
+  if same and not called and known.version == version and known.party == party and known.rank == rank then
     local room = place_of(known.queue)
     if room and redis.call("ZSCORE", key_of("queue", known.queue), app) then
       look_after(room)
@@ -48,7 +49,7 @@ redis.call("HSET", key_of("admission", app), "order", order, "wish", wish, "vers
 local worst, retry_in = lacking(charges, "oic")
 if not worst then
   for _, charge in ipairs(charges) do
-    if waits_behind(charge) then
+    if not called and waits_behind(charge) then
       worst = charge
       break
     end

@@ -7,7 +7,7 @@
 
 local room, version = ARGV[3], ARGV[4]
 local AT_ONCE = 200 -- orders that one run looks at; the script holds Redis for a few milliseconds
-local PAUSE = 1000000 -- microseconds between two openings of a gate that costs no token
+local PAUSE = 1000000 -- microseconds between two openings of a gate that costs no token, or has sent somebody to ask anew
 
 if (redis.call("GET", key_of("limits", "version")) or "0") ~= version then return { "outdated" } end
 
@@ -38,7 +38,9 @@ local function served(party)
   end
 end
 
-local looked, admitted = 0, 0
+-- Whoever has to ask anew takes its token with that, not here: no more are sent than there are tokens, or the others would
+-- be as quick as the first.
+local looked, admitted, asking = 0, 0, 0
 while looked < AT_ONCE and admitted < bound do
   local party = first(key_of("room", room))
   if not party then return { "-", unpack(told) } end
@@ -55,13 +57,19 @@ while looked < AT_ONCE and admitted < bound do
       if charge.key == key then own = charge end
     end
     if interval then
-      local said = decide(load_bucket(key, interval, burst), 1, own and math.min(own.keep, burst - 1) or 0)
-      if said.allowed == 0 then return { whole(now + said.retry_in), unpack(told) } end
+      local said = decide(load_bucket(key, interval, burst), 1 + asking, own and math.min(own.keep, burst - 1) or 0)
+      if said.allowed == 0 then
+        local retry_in = asking > 0 and math.min(said.retry_in, PAUSE) or said.retry_in
+        return { whole(now + retry_in), unpack(told) }
+      end
     end
     admitted = admitted + 1
     if record.version ~= version then
-      redis.call("DEL", key_of("admission", app))
+      redis.call("HSET", key_of("admission", app), "state", "called", "charges", "")
+      redis.call("HDEL", key_of("admission", app), "queue")
       go(app, queue)
+      served(party)
+      asking = asking + 1
     else
       redis.call("HINCRBY", key_of("admission", app), "tries", 1)
       local worst, retry_in = lacking(charges, "oic")
@@ -88,4 +96,5 @@ if phase == "c" and admitted >= bound then
   redis.call("HINCRBY", key_of("openings"), room, 1)
   again = now + PAUSE
 end
+if asking > 0 then again = now + PAUSE end
 return { whole(again), unpack(told) }

@@ -10,7 +10,8 @@
 --                            phase  o: the CA counts it at newOrder   i: at issuance, asks it at newOrder
 --                                   n: at issuance, never asks        c: is asked at newOrder, is not counted
 --                            kind   s: shared with other orders       p: this order's own (exact set, failures)
---     state                waiting, admitted (tokens reserved), ordered (newOrder counted)
+--     state                waiting, called (to ask anew, by other limits: nobody waits before it), admitted (tokens
+--                            reserved), ordered (newOrder counted)
 --     queue tries entered admitted sent   its queue; decisions so far; microseconds
 -- queue:<queue>       sorted set  app -> rank: orders of one party that need the same shared buckets
 -- party:<room>:<party> sorted set  queue -> rank of its head

@@ -93,14 +93,14 @@ local function counted()
 end
 
 local function issued()
-  if record and record.state ~= "waiting" then
+  if record and record.state ~= "waiting" and record.state ~= "called" then
     each(charges, "oi", settle)
     each(charges, "n", count)
     give_up_turns(app, charges)
     log()
   else
     each(charges_of(ARGV[5]), "in", count)
-    if record then step_out(app, record) end
+    if record and record.state == "waiting" then step_out(app, record) end
   end
   -- Every name of it is valid: failures in a row are over.
   for _, charge in ipairs(charges_of(ARGV[5])) do
@@ -129,12 +129,13 @@ elseif verb == "refused" then
 elseif not record then
   return { "none" }
 elseif verb == "send" then
+  if record.state == "called" then return { "waiting" } end
   if record.state ~= "admitted" then return { record.state } end
   return send()
 elseif verb == "ordered" then
   if record.state == "admitted" then ordered() end
 elseif verb == "counted" then
-  if record.state ~= "waiting" then counted() end
+  if record.state ~= "waiting" and record.state ~= "called" then counted() end
 elseif verb == "leave" then
   leave(app, record)
 else

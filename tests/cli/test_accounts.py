@@ -95,7 +95,10 @@ def test_replacements_that_cannot_be(fleet: Door, tmp_path: Path) -> None:
     said = fleet.refused("replace", "--ca", "letsencrypt", "--reason", "keyCompromise", "--yes")
     assert said == "reason: 'keyCompromise' is the one of a revocation: give --revoke too"
     serials.write_text("a1\n")
-    assert fleet.run("replace", "--file", str(serials)).status == 1
+    for yes in ([], ["--yes"]):
+        said = fleet.run("replace", "--file", str(serials), *yes)
+        assert (said.status, said.out) == (1, "")
+        assert "no enabled app has such a certificate: nothing was changed" in said.err
     assert fleet.done("replace").out == "Nothing is being replaced: `certfleet replace --help`.\n"
 
 

@@ -8,12 +8,15 @@ from datetime import timedelta
 import pytest
 
 from certfleet.acme_ca.account_records import AccountRecords
+from certfleet.acme_ca.presets import resolve_ca
 from certfleet.client import Client
+from certfleet.lifecycle.orders.admission import admission
 from certfleet.lifecycle.orders.advance import advance
 from certfleet.lifecycle.orders.gate import open_gate
 from certfleet.lifecycle.orders.ordering import make_order
 from certfleet.lifecycle.orders.setback import troubled
 from certfleet.lifecycle.orders.trouble import Parked
+from certfleet.lifecycle.records import order_member
 from certfleet.lifecycle.work import Next
 from certfleet.lifecycle.workbench import Workbench, open_workbench
 from certfleet.limits.keys import order_buckets, orders_bucket
@@ -54,6 +57,38 @@ async def test_a_wider_limit_is_known_to_the_gate_at_once(settings: Settings, st
         gate = await worker.fleet.agenda.claim(gate_member(room))
         assert gate is not None
         assert (await open_gate(worker, gate)).members == ("order:b",)
+
+
+@pytest.mark.parametrize("scope", [{"domain": "example.com"}, {"account": "account"}, {}])
+async def test_what_is_issued_is_counted_by_any_limit(settings: Settings, store: Store, scope: dict[str, str]) -> None:
+    """Also where all that is known of the CA holds for one domain or account, or was taken away meanwhile."""
+    del store  # emptied
+    ensure_key(settings)
+    async with open_workbench(settings) as bench:
+        fleet, client = bench.fleet, Client(bench.fleet)
+        await fleet.inventory.add_app(App("a", ("a.example.com",), (), properties={"email": "ops@example.com"}))
+        told = dict(scope)
+        if "account" in told:
+            told["account"] = "ops@example.com"
+        await client.set_limits({DOMAIN: "1/7d"}, ca=CA, **told)
+        app = await fleet.inventory.app("a")
+        properties = effective(app.properties | {"ca": CA}, {})
+        await make_order(fleet, app, properties, "first issue", utcnow())
+        claim = await fleet.agenda.claim(order_member("a"))
+        order = await fleet.records.order("a")
+        assert claim is not None
+        assert order is not None
+        asked = await admission(bench, claim, order, properties, ca=resolve_ca(CA), served=None)
+        assert await asked.enter(ordered=True) is Standing.ADMITTED
+        await asked.ordered(Standing.ADMITTED)
+        if not scope:
+            await client.set_limits({DOMAIN: ""}, ca=CA)
+            asked = await admission(bench, claim, order, properties, ca=resolve_ca(CA), served=None)
+        await asked.issued()
+        assert await fleet.store.redis.keys("*admission:*") == []
+        [state] = await fleet.store.redis.mget(await fleet.store.redis.keys("*:limit:*"))
+        assert state.split()[1] == "0", "nothing is reserved"
+        assert int(state.split()[0]) > 0, "and it was counted"
 
 
 async def test_an_app_that_is_gone_keeps_no_token(settings: Settings, store: Store) -> None:

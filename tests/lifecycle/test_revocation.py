@@ -180,9 +180,18 @@ async def test_many_are_replaced_and_revoked_last(rig: Rig, tmp_path: Path) -> N
     assert "3 of 3 replaced and served" in rig.run("replace").stdout
     nobody = rig.run(*words)
     assert "3 of 3" in nobody.stdout, "nothing fits any more, and nothing is begun anew"
-    early = await rig.client.select(selection(None, None, ("2020-01-01", "2020-01-02")))
-    assert early == []
-    assert len(await rig.client.select(selection(None, rig.ca.directory, ("2020-01-01", "2100-01-01T00:00Z")))) == 4
+    early = await rig.client.choose(selection(None, None, ("2020-01-01", "2020-01-02")))
+    assert (early.apps, early.asked) == ((), 0)
+    every = await rig.client.choose(selection(None, rig.ca.directory, ("2020-01-01", "2100-01-01T00:00Z")))
+    assert (len(every.apps), every.asked) == (4, 3)
+    listed.write_text("deadbeef\n")
+    wrong = rig.run(*words)
+    assert (wrong.returncode, wrong.stdout) == (1, ""), "what was done before is no answer to it"
+    assert "no enabled app has such a certificate" in wrong.stderr
+    listed.write_text(f"{before['b1'].serial}\n{before['a1'].serial}\ndeadbeef\nc0ffee\n")
+    partly = rig.run(*words)
+    assert "2 of 4 serials are no enabled app's certificate now, and are left out: c0ffee, deadbeef" in partly.stderr
+    assert "1 of 1 replaced and served" in partly.stdout
 
 
 async def cut_short(rig: Rig, *words: str) -> None:

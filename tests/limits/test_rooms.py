@@ -249,6 +249,37 @@ async def test_other_limits_are_asked_for_anew_at_the_gate(desk: Desk) -> None:
     assert await desk.enter("second", wider, version="1") == "admitted"
 
 
+async def test_a_change_of_the_limits_lets_nobody_pass(desk: Desk) -> None:
+    """Of any CA's limits: as many ask anew as there are tokens, in their order; the others keep their places."""
+    name = domain(count=3, period=30)  # a token each ten seconds
+    for app in ("x", "y", "z"):
+        await desk.enter(app, name)
+        await desk.rooms.issued(candidate(app, [name]), [])
+    for number in range(6):
+        await desk.enter(f"big{number}", name, party="t:big", rank=number)
+    await desk.enter("small", name, party="t:small", rank=100)
+    await desk.enter("renewal", name, party="r", rank=100)
+    await desk.enter("urgent", name, party="u", rank=100)
+    [room] = await Lines(desk.store).rooms()
+    await desk.store.redis.set(desk.store.key("limits", "version"), 1)
+    went: list[str] = []
+    for _ in range(5):
+        desk.watch.move(10)
+        opened = await desk.rooms.open(room, "1", name)
+        assert opened is not None
+        [app] = opened.apps
+        if len(went) == 1:
+            assert await desk.enter("newcomer", name, party="t:new", rank=0, version="1") == "waiting"
+        if app != "newcomer":  # which knows the limits
+            assert opened.again == from_microseconds(desk.watch.now + SECOND), "whoever was called may not need it"
+            party = {"urgent": "u", "renewal": "r", "small": "t:small"}.get(app, "t:big")
+            assert await desk.enter(app, name, party=party, rank=100, version="1") == "admitted"
+        await desk.rooms.issued(candidate(app, [name]), [])
+        went.append(app)
+    assert went[:2] == ["urgent", "renewal"]
+    assert sorted(went[2:]) == ["big0", "newcomer", "small"], "each tenant once"
+
+
 async def test_a_gate_without_a_count_opens_slowly(desk: Desk) -> None:
     """The CA named a time and no limit: one order at first, then twice as many each second."""
     closed = Bucket(CA, "refused", "account", Rate(1, SECOND, 1))

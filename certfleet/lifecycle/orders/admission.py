@@ -137,8 +137,7 @@ class Admission:
 
     async def issued(self) -> None:
         """The certificate is there."""
-        if self.limits.rates:
-            await self.bench.fleet.rooms.issued(self.asking, self._each(pausing_bucket, self.identifiers))
+        await self.bench.fleet.rooms.issued(self.asking, self._each(pausing_bucket, self.identifiers))
 
     async def failed(self, identifiers: Iterable[str]) -> None:
         """The CA looked at these names and did not find what it wanted."""

@@ -35,13 +35,13 @@ class Selection:
     between: tuple[datetime, datetime] | None = None
     """Issued at or after the first and before the second."""
 
-    def holds(self, certificate: Certificate) -> bool:
+    def holds(self, one: Certificate | Replacement) -> bool:
         """Whether this is one of them."""
-        if self.serials is not None and certificate.serial not in self.serials:
+        if self.serials is not None and one.serial not in self.serials:
             return False
-        if self.ca is not None and certificate.ca != self.ca:
+        if self.ca is not None and one.ca != self.ca:
             return False
-        return self.between is None or self.between[0] <= certificate.issued < self.between[1]
+        return self.between is None or (one.issued is not None and self.between[0] <= one.issued < self.between[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,20 @@ class Replacement:
     serial: str
     asked: datetime
     revoke: bool = False
+    ca: str = ""
+    issued: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a selection comes to."""
+
+    apps: tuple[str, ...]
+    """The enabled apps whose present certificate is one of these, by name."""
+    asked: int
+    """How many of these are being replaced, or were, since `replace` was given before."""
+    unknown: tuple[str, ...]
+    """The serials of which nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +144,15 @@ async def select(fleet: Fleet, wanted: Selection) -> list[tuple[App, Certificate
     return found
 
 
+async def choose(fleet: Fleet, wanted: Selection) -> Choice:
+    """What would be replaced, and what of it was asked for already."""
+    chosen = await select(fleet, wanted)
+    asked = [wish for wish in await _wishes(fleet) if wanted.holds(wish)]
+    known = {certificate.serial for _, certificate in chosen} | {wish.serial for wish in asked}
+    unknown = sorted((wanted.serials or frozenset()) - known)
+    return Choice(tuple(app.name for app, _ in chosen), len(asked), tuple(unknown))
+
+
 async def begin(fleet: Fleet, chosen: Sequence[tuple[App, Certificate]], revoke: Reason | None) -> None:
     """Have these replaced, and revoked afterwards for a reason (None: not). May be given again.
 
@@ -140,7 +163,15 @@ async def begin(fleet: Fleet, chosen: Sequence[tuple[App, Certificate]], revoke:
     if (earlier := await progress(fleet)).asked and earlier.complete:
         await fleet.store.redis.delete(_key(fleet))
     for app, certificate in chosen:
-        wish = Replacement(app.name, certificate.generation, certificate.serial, utcnow(), revoke is not None)
+        wish = Replacement(
+            app=app.name,
+            generation=certificate.generation,
+            serial=certificate.serial,
+            asked=utcnow(),
+            revoke=revoke is not None,
+            ca=certificate.ca,
+            issued=certificate.issued,
+        )
         known = ("HSET", _key(fleet), app.name, dump(wish))
         await fleet.agenda.schedule(check_member(app.name), utcnow() + SAFETY)
         if revoke is not None and certificate.revoked is None:
@@ -161,12 +192,15 @@ def _marked(certificate: Certificate) -> Callable[[Certificate], Certificate]:
 
 async def progress(fleet: Fleet) -> Progress:
     """How far the replacement that was asked for last has come."""
-    found = await fleet.store.redis.hgetall(_key(fleet))
-    wishes = [load(Replacement, text) for text in found.values()]
+    wishes = await _wishes(fleet)
     counts = Progress(len(wishes), 0, 0, 0, sum(wish.revoke for wish in wishes), 0, 0)
     for start in range(0, len(wishes), PAGE):
         counts = await _counted(fleet, counts, wishes[start : start + PAGE])
     return counts
+
+
+async def _wishes(fleet: Fleet) -> list[Replacement]:
+    return [load(Replacement, text) for text in (await fleet.store.redis.hgetall(_key(fleet))).values()]
 
 
 async def _counted(fleet: Fleet, counts: Progress, wishes: Sequence[Replacement]) -> Progress:
