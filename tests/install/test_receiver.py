@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from certfleet.errors import InstallError
 from certfleet.install.answer import Answer, State, parse
@@ -181,6 +182,15 @@ async def test_a_hanging_web_server_is_given_up(
     monkeypatch.setattr(local, "TIMEOUT", 30)
     assert only(await local.install(plain, [item("blog")])) == (State.INSTALLED, 1, 0)
     assert tree(root)[:2] == ["blog", "blog/.certfleet"]
+
+
+def test_a_receiver_that_is_done_before_it_was_written_to(plain: Host) -> None:
+    """On the event loop of the workers, which takes that for an error: `status` reads nothing, and is quick."""
+
+    async def many() -> list[Answer]:
+        return await asyncio.gather(*(local.status(plain) for _ in range(24)))
+
+    assert all(answer.apps == {} for answer in uvloop.run(many()))
 
 
 async def test_runs_wait_for_each_other(plain: Host, tmp_path: Path) -> None:

@@ -35,6 +35,10 @@ class Desk:
     rooms: Rooms = field(init=False)
     buckets: Buckets = field(init=False)
     claims: dict[str, Claim] = field(default_factory=dict)
+    version: str = "0"
+    """Of the limits."""
+    asked: dict[str, Candidate] = field(default_factory=dict)
+    """What each order asked for last."""
 
     def __post_init__(self) -> None:
         self.agenda = Agenda(self.store, 1000, self.watch)
@@ -46,10 +50,21 @@ class Desk:
     ) -> Standing:
         """Ask for `orders-per-account` at newOrder and for everything else at issuance."""
         claim = await self.claim(app)
-        asked = candidate(app, buckets, party=party, rank=rank, **more)
+        asked = candidate(app, buckets, **{"version": self.version, "party": party, "rank": rank} | more)
+        return await self.ask(claim, asked, ordered=ordered)
+
+    async def ask(self, claim: Claim, asked: Candidate, *, ordered: bool = True) -> Standing:
+        """As a worker asks that has this claim."""
+        self.asked[asked.app] = asked
         standing = await self.rooms.enter(claim, asked, ordered=ordered)
         await self.agenda.finish(claim, from_microseconds(self.watch.now + 10**12))
         return standing
+
+    async def change(self) -> None:
+        """Some limit, of whichever CA, is another one from now on."""
+        self.version = str(int(self.version) + 1)
+        await self.store.redis.set(self.store.key("limits", "version"), self.version)
+        await self.rooms.open_all(from_microseconds(self.watch.now))
 
     async def claim(self, app: str) -> Claim:
         await self.agenda.schedule(f"order:{app}", from_microseconds(self.watch.now))
@@ -69,21 +84,28 @@ class Desk:
         return []
 
     async def tick(self) -> list[str]:
-        """Open every gate that is due; who went in."""
+        """Open every gate that is due, and let those that are called ask anew; who went in."""
         went: list[str] = []
         for claim in await self.agenda.due(1000):
             if claim.kind == "gate":
                 bucket = await self.rooms.bucket(claim.name)
                 again = None
                 if bucket is not None:
-                    opened = await self.rooms.open(claim.name, "0", bucket)
+                    opened = await self.rooms.open(claim.name, self.version, bucket)
                     assert opened is not None
                     again = opened.again
-                    went += opened.apps
+                    went += [app for app in opened.apps if not await self._is_called(app)]
                 await self.agenda.finish(claim, again)
             else:
                 await self.agenda.finish(claim, from_microseconds(self.watch.now + 10**12))
         return went
+
+    async def _is_called(self, app: str) -> bool:
+        """Whether it has to ask anew, and still waits after that."""
+        if await self.store.redis.hget(self.store.key("admission", app), "state") != "called":
+            return False
+        asked = replace(self.asked[app], version=self.version)
+        return await self.ask(await self.claim(app), asked) is Standing.WAITING
 
     async def left(self, bucket: Bucket) -> int | None:
         return (await self.buckets.look([bucket]))[0].remaining

@@ -34,6 +34,7 @@ events = st.one_of(
     new_order,
     new_order,
     st.tuples(st.just("wait"), st.sampled_from([0, 1, 500_000, SECOND, 3 * SECOND, 20 * SECOND])),
+    st.tuples(st.just("change")),
     st.tuples(st.sampled_from(["order", "order", "issue", "issue", "tell", "leave"]), st.integers(0, 50)),
 )
 
@@ -57,6 +58,8 @@ class Fleet:
                 await self.desk.enter(app, account, *domains, party=party, rank=rank)
             case ("wait", int() as time):
                 self.desk.watch.now += time
+            case ("change",):
+                await self.desk.change()
             case ("order", int() as which):
                 await self.order(which)
             case ("issue", int() as which):

@@ -81,13 +81,13 @@ def _options(host: Host) -> list[str]:
 
 
 async def _run(host: Host, arguments: list[str], archive: bytes = b"") -> bytes:
-    receiver = descriptor()
+    receiver, sent = descriptor(), _open(archive)
     try:
         process = await asyncio.create_subprocess_exec(
             "sh",
             f"/proc/self/fd/{receiver}",
             *arguments,
-            stdin=asyncio.subprocess.PIPE,
+            stdin=sent,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             pass_fds=(receiver,),
@@ -95,8 +95,10 @@ async def _run(host: Host, arguments: list[str], archive: bytes = b"") -> bytes:
         )
     except OSError as error:
         raise HostUnreachable(f"host {host.name}: the receiver cannot be started here: {error}") from error
+    finally:
+        os.close(sent)
     try:
-        output, complaints = await asyncio.wait_for(process.communicate(archive), TIMEOUT)
+        output, complaints = await asyncio.wait_for(process.communicate(), TIMEOUT)
     except TimeoutError:
         raise InstallError(
             f"host {host.name}: the receiver was not done after {TIMEOUT:.0f} s and was stopped; "
@@ -112,3 +114,15 @@ async def _run(host: Host, arguments: list[str], archive: bytes = b"") -> bytes:
         last = complaints.decode(errors="replace").strip().rpartition("\n")[2][:300]
         raise InstallError(f"host {host.name}: the receiver ended with {process.returncode} and no answer: {last}")
     return output
+
+
+def _open(archive: bytes) -> int:
+    """A file without a name that holds the archive, to be read from its beginning.
+
+    No pipe: a receiver that ends before it has read one, as those without an archive do, is an error to uvloop.
+    """
+    file = os.memfd_create("certfleet-archive")
+    with open(file, "wb", closefd=False) as writer:
+        writer.write(archive)
+    os.lseek(file, 0, os.SEEK_SET)
+    return file
