@@ -100,7 +100,8 @@ def _confirm_end(email: str, ca: str | None) -> None:
     from certfleet.acme_ca.presets import resolve_ca  # noqa: PLC0415  late, like every import of a command
 
     at = guarded(lambda: resolve_ca(ca).name) if ca is not None else None
-    found = [one for one in ask(lambda client: client.accounts()) if one.email == email and at in (None, one.ca)]
+    kept = [one for one in ask(lambda client: client.accounts()) if one.email == email and at in (None, one.ca)]
+    found = [one for one in kept if one.url is not None]
     if len(found) == 1:
         asked = f"End {email} at {found[0].ca} for ever? {found[0].apps} apps are set to it."
         if not typer.confirm(asked, err=True):

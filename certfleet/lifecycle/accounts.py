@@ -157,10 +157,11 @@ async def _move_limits(fleet: Fleet, before: str, account: Account) -> None:
 
 
 async def _ca_of(fleet: Fleet, email: str, ca: str | None) -> CA:
-    """The CA that is named, or the only one where there is such an account. Raises UsageError."""
+    """The CA that is named, or the only one where there is such an account, registered. Raises UsageError."""
     if ca is not None:
         return await _resolved(fleet, ca)
-    found = [one.ca async for one in AccountRecords(fleet.store).all() if one.email == email and not one.moved]
+    kept = [one async for one in AccountRecords(fleet.store).all() if one.email == email and not one.moved]
+    found = [one.ca for one in kept if one.url is not None]
     if not found:
         raise UsageError("account", email, "is none: `certfleet account ls` shows every account")
     if len(found) > 1:

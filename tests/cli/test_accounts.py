@@ -16,7 +16,8 @@ def known(fleet: Door, *cas: str, **fields: object) -> None:
     """Accounts of ops@example.com as Redis has them."""
     for ca in cas:
         name = account_id(resolve_ca(ca), "ops@example.com")
-        record = Account(name, ca, "ops@example.com", "sealed", f"https://{ca}/1", **fields)  # type: ignore[arg-type]
+        values = {"url": f"https://{ca}/1"} | fields
+        record = Account(name, ca, "ops@example.com", "sealed", **values)  # type: ignore[arg-type]
         fleet.redis.set(f"certfleet:account:{name}", dump(record))
 
 
@@ -59,6 +60,20 @@ def test_the_end_of_an_account_is_asked_for(fleet: Door) -> None:
     assert said.status == 1
     assert "at letsencrypt-staging for ever? 0 apps" in said.err
     assert fleet.everything() == before
+
+
+def test_an_account_that_was_never_registered_is_none_to_choose_from(fleet: Door) -> None:
+    """Its CA was down when the first order came: the other account is the one that is meant, without --ca."""
+    known(fleet, "letsencrypt-staging", url=None)
+    for words in (["rollover"], ["deactivate"]):
+        assert "is none" in fleet.refused("account", *words, "ops@example.com"), "nothing is asked"
+    known(fleet, "letsencrypt")
+    said = fleet.run("account", "deactivate", "ops@example.com")
+    assert said.status == 1
+    assert "End ops@example.com at letsencrypt for ever?" in said.err
+    said = fleet.run("account", "rollover", "ops@example.com")
+    assert said.status == 1, "what is sealed here opens with no key, and no CA is asked"
+    assert "name one with --ca" not in said.err
 
 
 @pytest.mark.parametrize("content", [None, "secret words"])
