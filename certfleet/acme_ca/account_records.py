@@ -22,20 +22,27 @@ def account_id(ca: CA, email: str) -> str:
 
 
 async def known_account(store: Store, ca: CA, email: str) -> Account | None:
-    """The account's record as it is, nothing registered; None: nobody has wanted it yet."""
-    return await AccountRecords(store).get(account_id(ca, email))
+    """The account's record, under whichever address it is kept now; None: nobody has wanted it yet.
+
+    Nothing is registered.
+    """
+    return (await _followed(store, ca, email))[1]
 
 
 async def is_one_account(store: Store, ca: CA, *emails: str) -> bool:
     """Whether these addresses lead to the same account: it was moved from one to the other."""
-    ends = set()
-    for email in emails:
-        at, passed = email, set[str]()
-        while at not in passed and (found := await known_account(store, ca, at)) is not None and found.moved:
-            passed.add(at)
-            at = found.moved
-        ends.add(at)
-    return len(ends) == 1
+    return len({(await _followed(store, ca, email))[0] for email in emails}) == 1
+
+
+async def _followed(store: Store, ca: CA, email: str) -> tuple[str, Account | None]:
+    """The address to which an address leads now, and the record there."""
+    records, passed = AccountRecords(store), set[str]()
+    found = await records.get(account_id(ca, email))
+    while found is not None and found.moved and email not in passed:
+        passed.add(email)
+        email = found.moved
+        found = await records.get(account_id(ca, email))
+    return email, found
 
 
 class AccountRecords:

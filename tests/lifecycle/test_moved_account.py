@@ -6,6 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from certfleet.acme_ca.account_records import is_one_account, known_account
+from certfleet.acme_ca.presets import resolve_ca
 from certfleet.agenda import Claim
 from certfleet.client import Client
 from certfleet.lifecycle import accounts
@@ -50,3 +52,19 @@ async def test_an_order_under_way_goes_on(sim: Simulation, *, held: bool) -> Non
     assert after is not None
     assert (after.url, after.email) == (before.url, NEW)
     assert (await sim.ca.counts())["newOrder"] == 1
+
+
+async def test_the_account_is_found_by_its_old_address(sim: Simulation) -> None:
+    """As long as the property has it still: by the doctor, CAA records, and records that stand."""
+    fleet = sim.bench.fleet
+    await fleet.inventory.add_app(BLOG)
+    await sim.order("blog")
+    await look(sim)
+    [moved] = await accounts.change_email(fleet, OLD, NEW)
+    ca = resolve_ca(sim.ca.directory, bundle=sim.ca.bundle)
+    assert await known_account(fleet.store, ca, OLD) == moved
+    [said] = [one for one in await Client(fleet).doctor("blog") if one.name == "account"]
+    assert (said.ok, said.message) == (True, moved.url)
+    for email in (OLD, NEW):
+        assert await is_one_account(fleet.store, ca, OLD, email)
+    assert not await is_one_account(fleet.store, ca, OLD, "third@example.com")
