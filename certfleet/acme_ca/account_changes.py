@@ -11,7 +11,7 @@ from certfleet.acme_ca.account_records import account_id
 from certfleet.acme_ca.account_requests import change_contact, change_key, deactivate_account, find_account
 from certfleet.acme_ca.accounts import Accounts, Vault, require_active
 from certfleet.acme_ca.keys import AccountKey, key_pem, load_account_key, make_account_key
-from certfleet.acme_ca.protocol import Signer
+from certfleet.acme_ca.protocol import Signer, account_status
 from certfleet.acme_ca.transport import Transport
 from certfleet.errors import AcmeProblem, UsageError
 from certfleet.models import Account, utcnow
@@ -66,17 +66,33 @@ class AccountChanges:
 
         Asked for again after a crash, it goes on where it was. Raises UsageError, OwnerError, CAError.
         """
+        account, done = await self._to_move(old, new)
+        if done:
+            return account
+        await change_contact(self._transport, self._signer(account), new)
+        return await self._records.move(account, account_id(self._transport.ca, new), new)
+
+    async def try_email(self, old: str, new: str) -> None:
+        """Raise what `change_email` would, as far as it can be known before: by our records, and by the CA's word.
+
+        Nothing is changed.
+        """
+        account, done = await self._to_move(old, new)
+        if not done:
+            await account_status(self._transport, self._signer(account))
+
+    async def _to_move(self, old: str, new: str) -> tuple[Account, bool]:
+        """The account that is to have another address, and whether it has it. Raises UsageError, CARefuses."""
         ca = self._transport.ca
         taken = await self._records.get(account_id(ca, new))
         before = await self._records.get(account_id(ca, old))
         if before is not None and before.moved == new and taken is not None:
-            return taken
+            return taken, True
         if taken is not None and not taken.moved and taken.url is not None:
             raise UsageError("account", new, f"is there already at {ca.name}: set the apps' `email` to it instead")
         account = await self.account(old)
         require_active(account)
-        await change_contact(self._transport, self._signer(account), new)
-        return await self._records.move(account, account_id(ca, new), new)
+        return account, False
 
     async def deactivate(self, email: str) -> Account:
         """End the account for ever (§7.3.6). Raises UsageError, CAError.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -106,7 +106,7 @@ async def register(fleet: Fleet, email: str, ca: str | None, *, agree_tos: bool)
     before = await known_account(fleet.store, at, email)
     async with _asking(fleet, at) as (accounts, _, transport):
         account, signer = await accounts.account_for(transport, email, agree_tos=agree_tos)
-    new = before is None or (before.url is None and not before.moved)
+    new = before is None or before.url is None
     if new:
         await fleet.journal.write("", "account registered", f"{account.email} at {account.ca}: {signer.kid}")
     return account, new
@@ -115,9 +115,30 @@ async def register(fleet: Fleet, email: str, ca: str | None, *, agree_tos: bool)
 async def change_email(fleet: Fleet, old: str, new: str, ca: str | None = None) -> list[Account]:
     """Give the accounts with this address another one, at every CA or one; orders under way go on.
 
-    Raises as `roll_over`.
+    Raises as `roll_over`. Nothing is changed before every CA has answered for its account.
 
     The properties that name it are the caller's. Asked for again after a crash, it goes on where it was.
+    """
+    moved: list[Account] = []
+    async with AsyncExitStack() as stack:
+        desks = [
+            (account, await stack.enter_async_context(_changes(fleet, await _resolved(fleet, account.ca))))
+            for account in await _to_move(fleet, old, new, ca)
+        ]
+        for _, changes in desks:
+            await changes.try_email(old, new)
+        for account, changes in desks:
+            moved.append(await changes.change_email(old, new))
+            await _move_limits(fleet, account.id, moved[-1])
+            await fleet.journal.write("", "account address changed", f"{old} is {new} at {account.ca}")
+    return moved
+
+
+async def _to_move(fleet: Fleet, old: str, new: str, ca: str | None) -> list[Account]:
+    """The accounts with this address, at every CA or one, and those that moved from it to `new` already.
+
+    Not those that no CA knows yet, and not those that were ended, unless nothing else is there: they have no contact
+    to change, and whoever needs an account at their CA gets one with the new address. Raises UsageError.
     """
     at = None if ca is None else await _resolved(fleet, ca)
     found = [
@@ -125,16 +146,11 @@ async def change_email(fleet: Fleet, old: str, new: str, ca: str | None = None) 
         async for one in AccountRecords(fleet.store).all()
         if one.email == old and one.moved in ("", new) and (at is None or one.id == account_id(at, old))
     ]
-    if not any(one.url or one.moved for one in found):
+    known = [one for one in found if one.url is not None or one.moved]
+    if not known:
         where = f" at {at.name}" if at is not None else ""
         raise UsageError("account", old, f"is none{where}: `certfleet account ls` shows every account")
-    moved: list[Account] = []
-    for account in found:
-        async with _changes(fleet, await _resolved(fleet, account.ca)) as changes:
-            moved.append(await changes.change_email(old, new))
-        await _move_limits(fleet, account.id, moved[-1])
-        await fleet.journal.write("", "account address changed", f"{old} is {new} at {account.ca}")
-    return moved
+    return [one for one in known if one.deactivated is None] or known
 
 
 async def move_orders(fleet: Fleet, apps: list[App], old: str, new: str) -> None:
