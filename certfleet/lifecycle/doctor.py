@@ -13,6 +13,8 @@ from ipaddress import ip_address
 
 from certfleet.acme_ca import protocol
 from certfleet.acme_ca.account_records import account_id, known_account
+from certfleet.acme_ca.account_requests import is_deactivated
+from certfleet.acme_ca.accounts import require_active
 from certfleet.acme_ca.caa import judge
 from certfleet.acme_ca.challenges.dns_persist01 import METHOD as DNS_PERSIST01
 from certfleet.acme_ca.keys import load_account_key
@@ -20,7 +22,7 @@ from certfleet.acme_ca.presets import most_names
 from certfleet.acme_ca.protocol import Signer
 from certfleet.acme_ca.transport import Transport
 from certfleet.ca_list import cas_of
-from certfleet.errors import CAError, OwnerError, VaultError
+from certfleet.errors import AcmeProblem, CAError, CARefuses, OwnerError, VaultError
 from certfleet.lifecycle.challenges.standing import sightings
 from certfleet.lifecycle.challenges.trial import served_everywhere
 from certfleet.lifecycle.challenges.watching import warning
@@ -43,6 +45,7 @@ from certfleet.properties import effective
 from certfleet.vault import ensure_key
 
 CAA = "caa"
+ANOTHER = "set another email, which makes another account"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,18 +151,34 @@ async def _account(case: Case) -> Finding:
     name = "account"
     if case.account is None or case.account.url is None:
         return _fine(name, f"none for {case.properties['email']} at this CA yet: it is made with the first order")
-    if case.failure is not None:
-        return _wrong(name, "not asked: the CA does not answer")
     try:
-        key = load_account_key(case.bench.vault.open(case.account.sealed_key))
-        status = await protocol.account_status(case.transport, Signer(key, case.account.url))
+        require_active(case.account)  # what orders fail with, whatever the CA says of it
+        return await _at_the_ca(case, case.account, case.account.url)
+    except CARefuses as error:
+        return _wrong(name, str(error))
     except VaultError as error:
         return _wrong(name, f"{error} Without it nothing can be ordered")
     except CAError as error:
-        return _wrong(name, f"{error}; an account that the CA has forgotten is made anew with the next order")
+        return _wrong(name, f"{error}{_remedy(error)}")
+
+
+async def _at_the_ca(case: Case, account: Account, url: str) -> Finding:
+    """What the CA says of the account. Raises VaultError, CAError."""
+    name = "account"
+    if case.failure is not None:
+        return _wrong(name, "not asked: the CA does not answer")
+    key = load_account_key(case.bench.vault.open(account.sealed_key))
+    status = await protocol.account_status(case.transport, Signer(key, url))
     if status != "valid":
-        return _wrong(name, f"{case.account.url} is {status} at the CA: set another email, which makes another account")
-    return _fine(name, case.account.url)
+        return _wrong(name, f"{url} is {status} at the CA: {ANOTHER}")
+    return _fine(name, url)
+
+
+def _remedy(error: CAError) -> str:
+    """What comes of it that the CA does not know the account, or has ended it by itself; else nothing is certain."""
+    if isinstance(error, AcmeProblem) and error.type == "accountDoesNotExist":
+        return "; an account that the CA has forgotten is made anew with the next order"
+    return f": {ANOTHER}" if isinstance(error, AcmeProblem) and is_deactivated(error) else ""
 
 
 async def _number(case: Case) -> Finding:

@@ -14,13 +14,13 @@ from typing import Any, cast
 
 import pytest
 
-from certfleet.acme_ca.account_records import known_account
+from certfleet.acme_ca.account_records import AccountRecords, known_account
 from certfleet.acme_ca.keys import load_account_key
 from certfleet.acme_ca.presets import most_names, resolve_ca
 from certfleet.install.snippet import snippet
 from certfleet.lifecycle.doctor import Case, Finding, _number
 from certfleet.lifecycle.workbench import open_workbench
-from certfleet.models import App, Fault
+from certfleet.models import App, Fault, utcnow
 from certfleet.overview import State
 from tests.acme_ca.dns import Zone, zone
 from tests.lifecycle.test_challenges_on_hosts import ADDRESSES, two_hosts
@@ -201,9 +201,32 @@ async def test_the_ca_and_the_account(short_directory: Path) -> None:
             await bench.transport(ca).post(account.url, {"status": "deactivated"}, key, kid=account.url)
         [said] = await wrong(rig, "account")
         assert "deactivated" in said or "unauthorized" in said
+        assert said.endswith(": set another email, which makes another account")
+        await rig.client.deactivate_account(values["email"])
+        ended = f"the account {values['email']} at {ca.name} was deactivated on {utcnow():%Y-%m-%d}: give its"
+        [said] = await wrong(rig, "account")
+        assert said.startswith(ended), "as the orders' error has it, and not that the next order makes it anew"
         os.kill(rig.ca.pids["front"], signal.SIGKILL)
-        said, _ = await wrong(rig, "directory", "account")
+        said, account_said = await wrong(rig, "directory", "account")
         assert "cannot be reached" in said
+        assert account_said.startswith(ended), "our own record knows"
+
+
+async def test_an_account_that_the_ca_has_forgotten(short_directory: Path) -> None:
+    """Of it alone it is said that the next order makes it anew."""
+    async with rig_in(short_directory) as (rig, _):
+        await rig.client.register_account(agree_tos=True)
+        values = await rig.client.properties("blog")
+        ca = resolve_ca(values["ca"], bundle=values["ca-bundle"])
+        account = await known_account(rig.client._fleet.store, ca, values["email"])
+        assert account is not None
+        assert account.url is not None
+        records = AccountRecords(rig.client._fleet.store)
+        unknown = replace(account, url=f"{account.url}0123456789")
+        await records.change(account.id, lambda _: unknown)
+        [said] = await wrong(rig, "account")
+        assert "accountDoesNotExist" in said
+        assert said.endswith("; an account that the CA has forgotten is made anew with the next order")
 
 
 async def test_hosts_that_were_down(short_directory: Path) -> None:
