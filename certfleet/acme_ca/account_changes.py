@@ -13,7 +13,7 @@ from certfleet.acme_ca.accounts import Accounts, Vault, require_active
 from certfleet.acme_ca.keys import AccountKey, key_pem, load_account_key, make_account_key
 from certfleet.acme_ca.protocol import Signer, account_status
 from certfleet.acme_ca.transport import Transport
-from certfleet.errors import AcmeProblem, UsageError
+from certfleet.errors import AcmeProblem, UsageError, VaultError
 from certfleet.models import Account, utcnow
 
 
@@ -111,13 +111,15 @@ class AccountChanges:
     async def take_over(self, email: str, key: AccountKey) -> tuple[Account, bool]:
         """Use the account that has this key, made by another client, and whether that is new here.
 
-        The CA says which one it is (§7.3.1). Raises UsageError when it knows none, or another account has this address.
+        The CA says which one it is (§7.3.1). Raises UsageError when it knows none, when this address has another one,
+        and when the account is kept under another address.
         """
         ca = self._transport.ca
         url = await find_account(self._transport, key)
         if url is None:
             raise UsageError("key", None, f"{ca.name} knows no account with it: is it of another CA, or rolled over?")
         name = account_id(ca, email)
+        await self._require_kept_once(name, email, url, key)
         ours = Account(id=name, ca=ca.name, email=email, sealed_key=self._vault.seal(key_pem(key.private)), url=url)
 
         def change(now: Account | None) -> Account | None:
@@ -130,6 +132,25 @@ class AccountChanges:
                 "email", email, f"has another account at {ca.name} already, {kept.url}: give another address"
             )
         return kept, kept.sealed_key == ours.sealed_key
+
+    async def _require_kept_once(self, name: str, email: str, url: str, key: AccountKey) -> None:
+        """Raise UsageError when another record has the account: a new key, or its end, would reach one of them only."""
+        ca = self._transport.ca
+        async for one in self._records.all():
+            if one.ca != ca.name or one.id == name or one.moved or one.deactivated is not None:
+                continue
+            if one.url == url or (one.url is None and self._has_key(one, key)):
+                told = f"cannot have the account {url} at {ca.name} too, {one.email} has it"
+                command = f"certfleet account email {one.email} {email}"
+                wanted = f"set the apps' `email` to that, or give the account this address (`{command}`)"
+                raise UsageError("email", email, f"{told}: {wanted}")
+
+    def _has_key(self, account: Account, key: AccountKey) -> bool:
+        """Whether a record that no CA knows would be registered with this key, which gives the same account."""
+        try:
+            return load_account_key(self._vault.open(account.sealed_key)).thumbprint == key.thumbprint
+        except VaultError:
+            return False  # it is never registered with a key that nobody can open
 
     def _signer(self, account: Account) -> Signer:
         return Signer(load_account_key(self._vault.open(account.sealed_key)), account.url or "")

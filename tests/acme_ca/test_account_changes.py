@@ -270,6 +270,44 @@ async def test_an_import_that_cannot_be(desk: Desk) -> None:
     assert await desk.takes(await desk.signer())
 
 
+async def test_an_account_is_kept_under_one_address(desk: Desk) -> None:
+    """A second one would keep the old key after a rollover by the first. It is refused, with who has the account."""
+    key = read_account_key(acme_sh())
+    await new_account(desk.transport, key, EMAIL, agree_tos=True)
+    await desk.changes.take_over(EMAIL, key)
+    before = await desk.record()
+    said = rf"email: '{OTHER}' cannot .* {before.url} .*, {EMAIL} has it: .*`certfleet account email {EMAIL} {OTHER}`"
+    with pytest.raises(UsageError, match=said):
+        await desk.changes.take_over(OTHER, key)
+    await desk.accounts.forget(before)  # the CA does not know it; with the next order it is this account again
+    with pytest.raises(UsageError, match=said):
+        await desk.changes.take_over(OTHER, key)
+    await desk.signer()
+    assert await desk.record() == before
+    assert len(await desk.store.redis.keys("certfleet:account:*")) == 1
+    await desk.changes.change_email(EMAIL, OTHER)
+    with pytest.raises(UsageError, match=rf"'{EMAIL}' cannot have .*, {OTHER} has it"):
+        await desk.changes.take_over(EMAIL, key)
+    assert (await desk.record()).moved == OTHER, "the way is there still"
+    assert (await desk.changes.take_over(OTHER, key))[1] is False
+
+
+async def test_records_that_are_in_no_way_of_an_import(desk: Desk) -> None:
+    """Those of another key, of another CA, with a key that nobody can open, and ended ones."""
+    key = read_account_key(acme_sh())
+    url = (await new_account(desk.transport, key, EMAIL, agree_tos=True)).url
+    ca, sealed = desk.transport.ca.name, desk.vault.seal(key_pem(key.private))
+    for record in (
+        Account("1", ca, "1@example.com", desk.vault.seal(key_pem(read_account_key(lego()).private))),
+        Account("2", ca, "2@example.com", "no longer sealed by a key of ours"),
+        Account("3", ca, "3@example.com", sealed, url, deactivated=utcnow()),
+        Account("4", "letsencrypt", "4@example.com", sealed, url),
+    ):
+        await desk.accounts.records.create(record)
+    assert (await desk.changes.take_over(EMAIL, key))[1]
+    assert await desk.takes(await desk.signer())
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
