@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 import pytest
 
 from certfleet.agenda import Claim
+from certfleet.dns.authority import Server
 from certfleet.dns.provider import TXTRecord
+from certfleet.errors import OwnerError
 from certfleet.lifecycle.challenges import txt
 from certfleet.lifecycle.challenges.written import Written, field_of
 from certfleet.lifecycle.orders.ordering import make_order
@@ -109,3 +112,36 @@ async def test_what_the_next_order_needs_too_is_not_removed(bench: Workbench, zo
     await show(bench, "https://ca.example/order/2")
     await tidy(bench)
     assert zone.values == {RECORD.value}
+
+
+class Unseen:
+    """A zone with two servers that show nothing."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    async def servers(self, zone: str) -> list[Server]:
+        del zone
+        return [Server("ns1", ("192.0.2.1",)), Server("ns2", ("192.0.2.2",))]
+
+    async def not_shown(self, record: TXTRecord, servers: Sequence[Server]) -> list[str]:
+        return [f"{server.name} does not show the TXT record {record.name} yet" for server in servers]
+
+
+async def test_a_name_and_its_wildcard_are_told_once(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have a record each at one name: every server's sentence stands there once, in order, and none is counted."""
+    monkeypatch.setattr(txt, "Zones", Unseen)
+    since = utcnow() - timedelta(hours=1)
+    records = [replace(RECORD, value=value) for value in ("the name's", "the wildcard's")]
+    await bench.fleet.written.keep(
+        "blog", {field_of(one): replace(WRITTEN, record=one, since=since) for one in records}
+    )
+    await make_order(bench.fleet, BLOG, PROPERTIES, "renewal", utcnow())
+    made = await bench.fleet.records.order("blog")
+    assert made is not None
+    order = replace(made, url=WRITTEN.order)
+    properties = effective({"dns": "corp", "dns-propagation": "1m"}, {})
+    with pytest.raises(OwnerError) as caught:
+        await txt.show(bench, BLOG, order, properties, [(OWNER, one.value) for one in records])
+    assert f"in 0:01:00: ns1 does not show the TXT record {OWNER} yet; ns2 does not" in str(caught.value)
+    assert f"ns2 does not show the TXT record {OWNER} yet; do these servers get the zone?" in str(caught.value)

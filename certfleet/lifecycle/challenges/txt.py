@@ -102,7 +102,8 @@ async def _see(zones: Zones, records: Sequence[TXTRecord], since: datetime, pati
     names = sorted({record.zone for record in records})
     servers = dict(zip(names, await asyncio.gather(*(zones.servers(name) for name in names)), strict=True))
     told = await asyncio.gather(*(zones.not_shown(record, servers[record.zone]) for record in records))
-    missing = [sentence for sentences in told for sentence in sentences]
+    # A name and its wildcard have a record each in one place: what is wrong there is told once.
+    missing = list(dict.fromkeys(sentence for sentences in told for sentence in sentences))
     if not missing:
         return
     waited = utcnow() - since
