@@ -104,6 +104,10 @@ def test_replacements_that_cannot_be(fleet: Door, tmp_path: Path) -> None:
     assert fleet.refused("replace", "--file", str(tmp_path / "none")).startswith("file: ")
     assert fleet.refused("replace", "--ca", "x", "--yes").startswith("ca: 'x' is not a CA")
     assert fleet.refused("replace", "--all-issued-between", "now", "then").startswith("all-issued-between: 'now' is")
+    for words in (("0001-01-01T00:00+14:00", "2031-01-01"), ("2031-01-01", "9999-12-31T23:59-12:00")):
+        said = fleet.refused("replace", "--all-issued-between", *words, "--yes")
+        assert said.startswith("all-issued-between: '")
+        assert "is before the year 1 or after the year 9999 in UTC: give a time such as" in said
     assert fleet.refused("replace", "--revoke").startswith("revoke: say which: give --file, --ca or")
     said = fleet.refused("replace", "--ca", "letsencrypt", "--revoke", "--reason", "cACompromise")
     assert said.startswith("reason: 'cACompromise' is not one"), "before it asks whether to replace them"

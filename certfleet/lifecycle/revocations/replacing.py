@@ -131,7 +131,11 @@ def _moment(text: str) -> datetime:
     except ValueError:
         wanted = "is not a time: give one such as 2026-11-01 or 2026-11-01T12:30Z, in UTC if it says nothing else"
         raise UsageError("all-issued-between", text, wanted) from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    try:
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except OverflowError:  # the years 1 and 9999 have hours that are in another year in UTC, which no calendar has
+        wanted = "is before the year 1 or after the year 9999 in UTC: give a time such as 2026-11-01T12:30Z"
+        raise UsageError("all-issued-between", text, wanted) from None
 
 
 async def select(fleet: Fleet, wanted: Selection) -> list[tuple[App, Certificate]]:
