@@ -138,15 +138,43 @@ def _common_name(name: str, value: str) -> str:
     return value
 
 
-def _grace(name: str, value: str) -> str:
-    parse_grace(value, field=name)
-    return value
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+LONGEST = timedelta(days=3650)
+"""What is longer is refused; what an older version kept counts as this, so that a calendar has the time it leads to."""
 
 
-def _propagation(name: str, value: str) -> str:
-    if parse_grace(value, field=name) is None:
-        raise UsageError(name, value, "is not a length of time: give one such as 10m or 2h")
-    return value
+def _length(value: str) -> timedelta | None:
+    """A number and its unit; None: it is something else."""
+    found = re.fullmatch(r"([0-9]{1,7})([smhd])", value)
+    return timedelta(seconds=int(found[1]) * UNITS[found[2]]) if found else None
+
+
+def _length_of_time(parse: Callable[[str, str], timedelta | None]) -> Callable[[str, str], str]:
+    """The check of what `parse` reads."""
+
+    def check(name: str, value: str) -> str:
+        parse(value, name)
+        length = _length(value)
+        if length is not None and length > LONGEST:
+            raise UsageError(name, value, f"is longer than ten years: give {LONGEST.days}d at most")
+        return value
+
+    return check
+
+
+def parse_grace(value: str, field: str = "graceperiod") -> timedelta | None:
+    """Time left at which a certificate is renewed; None for "auto". Raises UsageError."""
+    if value == "auto":
+        return None
+    if not (length := _length(value)):
+        raise UsageError(field, value, "is not a length of time: give one such as 30d, 12h, 90s, or auto")
+    return min(length, LONGEST)
+
+
+def _span(value: str, field: str) -> timedelta:
+    if (found := parse_grace(value, field)) is None:
+        raise UsageError(field, value, "is not a length of time: give one such as 10m or 2h")
+    return found
 
 
 def _tenant(name: str, value: str) -> str:
@@ -159,37 +187,25 @@ LONGEST_ISSUER = 200  # characters; RFC 5280 says 64, and not every private root
 OFF = "off"
 
 
-def _park_after(name: str, value: str) -> str:
-    parse_park_after(value, field=name)
-    return value
-
-
 def parse_park_after(value: str, field: str = "park-after") -> timedelta | None:
     """How long an order may fail before it is left to a person; None: for ever. Raises UsageError."""
     if value == OFF:
         return None
-    found = re.fullmatch(r"([0-9]{1,7})([smhd])", value)
-    if not found or int(found[1]) == 0:
+    if not (length := _length(value)):
         raise UsageError(field, value, f"is neither a length of time such as 30d nor {OFF}")
-    return timedelta(seconds=int(found[1]) * UNITS[found[2]])
+    return min(length, LONGEST)
 
 
 AFTER_RENEWALS = "after-renewals"
-
-
-def _first_issue(name: str, value: str) -> str:
-    parse_first_issue(value, field=name)
-    return value
 
 
 def parse_first_issue(value: str, field: str = "first-issue") -> timedelta | None:
     """As which time left a certificate that does not exist counts; None: after every renewal. Raises UsageError."""
     if value == AFTER_RENEWALS:
         return None
-    found = re.fullmatch(r"([0-9]{1,7})([smhd])", value)
-    if not found:
+    if (length := _length(value)) is None:
         raise UsageError(field, value, f"is neither a length of time such as 7d nor {AFTER_RENEWALS}")
-    return timedelta(seconds=int(found[1]) * UNITS[found[2]])
+    return min(length, LONGEST)
 
 
 LARGEST_SHARE = 90  # per cent: some of it has to be for new names
@@ -206,19 +222,6 @@ def parse_share(value: str, field: str = "reserved-for-renewals") -> float:
     if not found or int(found[1]) > LARGEST_SHARE:
         raise UsageError(field, value, f"is not a share: give one from 0% to {LARGEST_SHARE}%")
     return int(found[1]) / 100
-
-
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def parse_grace(value: str, field: str = "graceperiod") -> timedelta | None:
-    """Time left at which a certificate is renewed; None for "auto". Raises UsageError."""
-    if value == "auto":
-        return None
-    found = re.fullmatch(r"([0-9]{1,7})([smhd])", value)
-    if not found or int(found[1]) == 0:
-        raise UsageError(field, value, "is not a length of time: give one such as 30d, 12h, 90s, or auto")
-    return timedelta(seconds=int(found[1]) * UNITS[found[2]])
 
 
 PROPERTIES: dict[str, Property] = {
@@ -250,13 +253,13 @@ PROPERTIES: dict[str, Property] = {
             "dns-propagation",
             "10m",
             "how long every DNS server of the zone may take to show a record, before the order fails",
-            _propagation,
+            _length_of_time(_span),
         ),
         Property(
             "persist-for",
             "",
             "how long a standing record of dns-persist-01 is to be good for, from when it is made; unset: for ever",
-            _propagation,
+            _length_of_time(_span),
         ),
         Property("dns-port", "53", "where DNS servers of zones are asked; other than 53 only at private CAs", _port),
         Property(
@@ -283,7 +286,7 @@ PROPERTIES: dict[str, Property] = {
             "graceperiod",
             "auto",
             "renew with at least this much time left; auto: as the CA says, else a third, half under 10 days",
-            _grace,
+            _length_of_time(parse_grace),
         ),
         Property("self-check", "on", "fetch our own challenge before the CA is asked to", _one_of("on", "off")),
         Property(
@@ -292,7 +295,12 @@ PROPERTIES: dict[str, Property] = {
             "order nothing for a name that does not exist or whose CAA forbids it",
             _one_of("on", "off"),
         ),
-        Property("park-after", "30d", "leave an order to a person after failing for so long; off: never", _park_after),
+        Property(
+            "park-after",
+            "30d",
+            "leave an order to a person after failing for so long; off: never",
+            _length_of_time(parse_park_after),
+        ),
         Property("http-port", "80", "where http-01 is validated; other than 80 only at private CAs", _port),
         Property("adopt", "off", "take over what stands in the app's place on a host", _one_of("on", "off")),
         Property(
@@ -306,7 +314,7 @@ PROPERTIES: dict[str, Property] = {
             "first-issue",
             AFTER_RENEWALS,
             "how urgent a first certificate is: like one with this time left (7d), or after-renewals",
-            _first_issue,
+            _length_of_time(parse_first_issue),
         ),
         Property("reserved-for-renewals", "25%", "share of an account's new orders that new names leave alone", _share),
         Property("port", "443", "where the app serves TLS, on each of its hosts", _port),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,12 @@ from hypothesis import strategies as st
 
 from certfleet.acme_ca.presets import is_preset
 from certfleet.errors import UsageError
-from certfleet.properties import PROPERTIES, check_property, effective, parse_grace
+from certfleet.lifecycle.challenges.standing import ends
+from certfleet.lifecycle.orders.parking import is_hopeless
+from certfleet.lifecycle.orders.urgency import RENEWALS, Urgency, urgency
+from certfleet.models import App, KeyType, Order, utcnow
+from certfleet.properties import PROPERTIES, check_property, effective, parse_first_issue, parse_grace, parse_park_after
+from tests.certificate_records import record
 
 TEXT = st.one_of(st.text(), st.text("0123456789dhms@.-a:/", max_size=30))
 
@@ -33,11 +39,45 @@ def test_an_unknown_property(name: str, text: str) -> None:
         check_property(name, text)
 
 
-@given(st.integers(1, 9_999_999), st.sampled_from("smhd"))
-def test_a_length_of_time(number: int, unit: str) -> None:
-    """A number and its unit."""
+LENGTHS = {
+    "graceperiod": parse_grace,
+    "dns-propagation": parse_grace,
+    "persist-for": parse_grace,
+    "park-after": parse_park_after,
+    "first-issue": parse_first_issue,
+}
+TEN_YEARS = timedelta(days=3650)
+BLOG = App("blog", ("blog.example.com",), ("web1",))
+ORDER = Order("1", "blog", "letsencrypt", "a@example.com", BLOG.identifiers, KeyType.P256, "enabled", utcnow())
+
+
+@given(st.sampled_from(sorted(LENGTHS)), st.integers(1, 9_999_999), st.sampled_from("smhd"))
+def test_a_length_of_time(name: str, number: int, unit: str) -> None:
+    """A number and its unit, up to ten years; what is longer is refused with the most, and counts as that."""
     word = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[unit]
-    assert parse_grace(f"{number}{unit}") == timedelta(**{word: number})
+    text, length = f"{number}{unit}", timedelta(**{word: number})
+    assert LENGTHS[name](text) == min(length, TEN_YEARS)
+    if length <= TEN_YEARS:
+        assert check_property(name, text) == text
+    else:
+        with pytest.raises(UsageError) as caught:
+            check_property(name, text)
+        assert str(caught.value) == f"{name}: {text!r} is longer than ten years: give 3650d at most"
+
+
+def test_a_length_that_an_older_version_kept() -> None:
+    """Whoever counts with it has a time in the calendar, also from the last day that a certificate may have."""
+    kept, now = {"park-after": "9999999d", "first-issue": "9999999d", "persist-for": "9999999d"}, utcnow()
+    failing = replace(ORDER, failing_since=now)
+    after = parse_park_after(kept["park-after"])
+    endless = record(BLOG, now, not_after=datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
+    assert not is_hopeless(failing, None, after, now + TEN_YEARS - timedelta(seconds=1))
+    assert is_hopeless(failing, None, after, now + TEN_YEARS)
+    assert not is_hopeless(failing, endless, after, now + TEN_YEARS)
+    assert urgency(failing, None, kept) == Urgency(RENEWALS, (ORDER.created + TEN_YEARS).timestamp())
+    until = ends(kept)
+    assert until is not None
+    assert timedelta(0) <= until - now - TEN_YEARS < timedelta(minutes=1)
 
 
 @pytest.mark.parametrize("text", ["", "0d", "30", "d", "1.5d", "-1d", "1 d", "12345678d", "٣d", "30d\n", "1w"])

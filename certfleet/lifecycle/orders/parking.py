@@ -16,7 +16,7 @@ def is_hopeless(order: Order, certificate: Certificate | None, after: timedelta 
     if after is None or order.failing_since is None:
         return False
     since = max(order.failing_since, certificate.not_after) if certificate else order.failing_since
-    return since + after <= now
+    return after <= now - since  # no sum: a CA may write the end of the year 9999 (RFC 5280 §4.1.2.5)
 
 
 def parked_sentence(order: Order, evidence: str) -> str:
