@@ -39,6 +39,11 @@ def show(
     if as_json:
         print_json(records=records)
         return
+    if not records:
+        typer.echo(
+            f"There is nothing to write for {name}: it has IP addresses only, which cannot be proven by DNS; "
+            "http-01 proves them."
+        )
     words = {True: "stands", False: "does not stand", None: "not known"}
     for one in records:
         typer.echo(zone_line(one.record, one.value))

@@ -92,3 +92,14 @@ def test_providers_and_their_keys(door: Door) -> None:
     assert door.done("dns", "providers", "rfc2136").out == "server port key secret algorithm ttl\n"
     assert door.done("dns", "providers", "cloudflare").out.split()[:2] == ["auth_username", "auth_token"]
     assert "'nobody' is not known" in door.refused("dns", "providers", "nobody")
+
+
+def test_addresses_have_no_standing_records(fleet: Door) -> None:
+    """Said in one sentence, also where there is no account and no key yet; the JSON is an empty list, as ever."""
+    fleet.done("app", "add", "dns", "--domain", "1.1.1.1", "--domain", "2606:4700:4700::1111", "--host", "web1",
+               "--email", "ops@example.com", "--profile", "shortlived")  # fmt: skip
+    assert fleet.done("dns-persist", "show", "dns").out == (
+        "There is nothing to write for dns: it has IP addresses only, which cannot be proven by DNS; "
+        "http-01 proves them.\n"
+    )
+    assert json.loads(fleet.done("dns-persist", "show", "dns", "--json").out)["records"] == []

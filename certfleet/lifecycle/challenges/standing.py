@@ -64,11 +64,13 @@ class StandingRecord:
 
 
 async def standing_records(fleet: Fleet, app: App) -> list[StandingRecord]:
-    """The records that an app needs at each of its CAs, and whether they stand.
+    """The records that an app needs at each of its CAs, and whether they stand; none for one with addresses alone.
 
     Raises OwnerError where there is no account yet or the CA does not say what it is called, CAError, VaultError, and
     ConfigurationError without the vault's key, which opens the account's.
     """
+    if not _names(app):
+        return []
     ensure_key(fleet.settings)
     async with open_workbench(fleet.settings) as bench:
         properties = effective(app.properties, await fleet.inventory.properties())
@@ -106,8 +108,12 @@ async def sightings(bench: Workbench, app: App, ca: CA, properties: Mapping[str,
     meta = (await bench.transport(ca).directory()).meta
     key = load_account_key(bench.vault.open(account.sealed_key))
     holder = Holder(account.url or "", (key.thumbprint, *account.former), meta.account_hash_prefix)
-    names = [name for name in app.identifiers if address_of(name) is None]
-    return await look(zones_for(bench.fleet.settings, properties), wanted(names, meta.issuers, holder))
+    return await look(zones_for(bench.fleet.settings, properties), wanted(_names(app), meta.issuers, holder))
+
+
+def _names(app: App) -> list[str]:
+    """What DNS can prove: an IP address has no place there (RFC 8738 §7)."""
+    return [name for name in app.identifiers if address_of(name) is None]
 
 
 async def _account(bench: Workbench, app: App, ca: CA, email: str) -> Account:
