@@ -10,11 +10,34 @@ from typing import Annotated
 
 from pydantic import AfterValidator, AnyHttpUrl, BaseModel, ConfigDict, Field, Json, SecretStr, model_validator
 
-from certfleet.dns.provider import TXTRecord, redacted
+from certfleet.dns.provider import TXTRecord, host, redacted
 from certfleet.errors import DNSProviderError
 
 TIMEOUT = 30.0  # seconds
 HELD = 2  # values of a registration
+
+
+def _as_header(value: str) -> str:
+    if not value.isascii() or not value.isprintable():
+        raise ValueError("has characters that a header of HTTP cannot have: give it as the registration has it")
+    return value
+
+
+def _secret_as_header(value: SecretStr) -> SecretStr:
+    _as_header(value.get_secret_value())
+    return value
+
+
+def _reachable(value: AnyHttpUrl) -> AnyHttpUrl:
+    name = (value.host or "").strip("[]")  # an IPv6 address has brackets there
+    if host(name) is None:
+        raise ValueError(f"cannot have the host {name!r}: give a URL such as https://auth.example.org")
+    return value
+
+
+Username = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_as_header)]
+Password = Annotated[SecretStr, AfterValidator(_secret_as_header)]
+Subdomain = Annotated[str, Field(min_length=1, max_length=63), AfterValidator(str.lower)]
 
 
 class Account(BaseModel):
@@ -22,9 +45,9 @@ class Account(BaseModel):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    username: str = Field(min_length=1, max_length=100)
-    password: SecretStr
-    subdomain: Annotated[str, Field(min_length=1, max_length=63), AfterValidator(str.lower)]
+    username: Username
+    password: Password
+    subdomain: Subdomain
 
 
 class Keys(BaseModel):
@@ -32,10 +55,10 @@ class Keys(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    url: AnyHttpUrl
-    username: str | None = None
-    password: SecretStr | None = None
-    subdomain: str | None = None
+    url: Annotated[AnyHttpUrl, AfterValidator(_reachable)]
+    username: Username | None = None
+    password: Password | None = None
+    subdomain: Subdomain | None = None
     accounts: Json[dict[str, Account]] | None = None
     """JSON, domain -> registration: the file in which other clients keep theirs."""
 

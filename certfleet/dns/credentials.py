@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from certfleet.dns import acmedns, hook, lexicon, rfc2136
 from certfleet.dns.authority import Zones
 from certfleet.dns.provider import Provider
-from certfleet.errors import UnknownName, UsageError
+from certfleet.errors import DNSProviderError, UnknownName, UsageError
 from certfleet.models import dump, load
 from certfleet.store import Store
 from certfleet.vault import Vault
@@ -106,7 +106,7 @@ class CredentialsBook:
 
 
 def open_provider(credentials: Credentials, vault: Vault, zones: Zones) -> Provider:
-    """What writes records with these credentials. Raises VaultError, UsageError for what an older version kept."""
+    """What writes records with these credentials. Raises VaultError, DNSProviderError for what was kept unchecked."""
     values: dict[str, str] = json.loads(vault.open(credentials.sealed_key))
     kind = credentials.provider
     makers: dict[str, Callable[[Any], Provider]] = {
@@ -115,6 +115,12 @@ def open_provider(credentials: Credentials, vault: Vault, zones: Zones) -> Provi
         "acme-dns": acmedns.AcmeDNS,
     }
     if kind in makers:
-        check_values(kind, values)
+        try:
+            check_values(kind, values)
+        except UsageError as error:
+            name = credentials.name
+            raise DNSProviderError(
+                f"the DNS credentials {name} cannot be used: {error}; `certfleet dns set {name} {kind} …` replaces them"
+            ) from None
         return makers[kind](OWN[kind].model_validate(values))
     return lexicon.Lexicon(kind, values)

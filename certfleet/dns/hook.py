@@ -46,13 +46,17 @@ class Keys(BaseModel):
     def _absolute(cls, value: Path) -> Path:
         if not value.is_absolute():
             raise ValueError("is not an absolute path")
+        if "\0" in str(value):
+            raise ValueError("has a NUL in it, which no path has")
         return value
 
     @model_validator(mode="after")
     def _capitals(self) -> Keys:
-        for name in self.__pydantic_extra__:
+        for name, value in self.__pydantic_extra__.items():
             if not name.replace("_", "A").isalnum() or not name.isascii() or not name.isupper() or name[0].isdigit():
                 raise ValueError(f"{name} is neither command, timeout nor a variable in capitals")
+            if "\0" in value.get_secret_value():
+                raise ValueError(f"{name} has a NUL in it, which no variable can hold")
         return self
 
     def variables(self) -> dict[str, str]:

@@ -16,7 +16,7 @@ import dns.update
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from certfleet.dns.authority import PORT, Zones
-from certfleet.dns.provider import TTL, TXTRecord
+from certfleet.dns.provider import TTL, TXTRecord, host
 from certfleet.errors import DNSProviderError
 
 ANSWER = 10.0  # seconds for one update, over TCP
@@ -27,7 +27,7 @@ class Keys(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    server: str = Field(min_length=1, max_length=253)
+    server: str = Field(min_length=1, max_length=254)
     """The zone's primary server, which takes updates: an address or a host name."""
     port: int = Field(default=PORT, ge=1, le=65535)
     key: str = Field(min_length=1, max_length=253)
@@ -36,6 +36,25 @@ class Keys(BaseModel):
     """The key in base64, as `tsig-keygen` prints it."""
     algorithm: Literal["hmac-sha256", "hmac-sha384", "hmac-sha512", "hmac-sha224"] = "hmac-sha256"
     ttl: int = Field(default=TTL, ge=0, le=86_400)
+
+    @field_validator("server")
+    @classmethod
+    def _host(cls, value: str) -> str:
+        if found := host(value):
+            return found
+        raise ValueError(
+            f"cannot be {value!r}: give an IP address or a host name, and a port other than {PORT} as port=…"
+        )
+
+    @field_validator("key")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        try:
+            if dns.name.from_text(value) != dns.name.root:
+                return value
+        except dns.exception.DNSException:
+            pass
+        raise ValueError(f"cannot be {value!r}: names of keys are DNS names, give the one that the server knows it by")
 
     @field_validator("secret")
     @classmethod

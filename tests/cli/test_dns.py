@@ -71,6 +71,8 @@ def test_an_app_refers_to_them(fleet: Door) -> None:
         (("cf", "cloudflare", f"=x{TOKEN}"), "one of them is not"),
         (("cf", "cloudflare", f"api={TOKEN}"), "'api' is not one of cloudflare's: auth_username, auth_token"),
         (("cf", "rfc2136", "server=192.0.2.1", "key=k", f"secret={TOKEN}!"), "'secret' is not base64"),
+        (("cf", "rfc2136", "server=192.0.2.1", "key=bad key..", f"secret={TOKEN}"), "'key' cannot be 'bad key..'"),
+        (("cf", "rfc2136", "server=127.0.0.1:14720", "key=k", f"secret={TOKEN}"), "'server' cannot be '127.0.0.1:147"),
         (("cf", "route53", f"auth_access_key={TOKEN}"), "needs more packages"),
         (("Cf", "cloudflare", f"auth_token={TOKEN}"), "'Cf' is not a name"),
         (("cf", "cloudflare", "--file", "/nowhere/at/all"), "cannot be read"),

@@ -13,12 +13,15 @@ import pytest
 from aiohttp import web
 from lexicon._private.providers import digitalocean as of_digitalocean
 
-from certfleet.dns import lexicon
+from certfleet.dns import lexicon, rfc2136
 from certfleet.dns.acmedns import AcmeDNS, Keys
-from certfleet.dns.credentials import OWN, check_values, providers, takes
+from certfleet.dns.authority import Zones
+from certfleet.dns.credentials import OWN, Credentials, check_values, open_provider, providers, takes
 from certfleet.dns.lexicon import Lexicon
 from certfleet.dns.provider import TXTRecord
 from certfleet.errors import DNSProviderError, UsageError
+from certfleet.settings import Settings
+from certfleet.vault import Vault, ensure_key
 from tests.dns.apis import API, DigitalOcean, acme_dns, powerdns, served
 
 ZONE = "example.com"
@@ -115,6 +118,8 @@ def test_the_whole_list_can_be_named_and_every_key_is_known() -> None:
 
 
 SECRET = "not-to-be-shown"
+UPDATES = {"server": "192.0.2.1", "key": "certfleet", "secret": "bm90LXRvLWJlLXNob3du"}
+ACME = {"url": "https://auth.example.org", "username": "u", "password": SECRET, "subdomain": "s"}
 
 
 @pytest.mark.parametrize(
@@ -125,6 +130,28 @@ SECRET = "not-to-be-shown"
         pytest.param(
             "rfc2136", {"server": "192.0.2.1", "key": "k", "secret": SECRET}, "'secret' is not base64", id="not base64"
         ),
+        *(
+            pytest.param(
+                "rfc2136", UPDATES | {"key": key}, f"'key' cannot be {key!r}: names of keys", id=f"key {key!r}"
+            )
+            for key in ("bad key..", "a..b", ".", "@", "a" * 64, "a\\")
+        ),
+        *(
+            pytest.param("rfc2136", UPDATES | {"server": server}, f"'server' cannot be {server!r}: give an", id=server)
+            for server in ("127.0.0.1:14720", "[::1]:53", "ns 1..x", "a..b", "127.0.0.300", "dns://ns1.x", "a" * 64)
+        ),
+        pytest.param("exec", {"command": "/ho\0ok"}, "'command' has a NUL", id="NUL in a path"),
+        pytest.param("exec", {"command": "/hook", "TOKEN": f"{SECRET}\0"}, "TOKEN has a NUL", id="NUL in a variable"),
+        pytest.param(
+            "acme-dns", ACME | {"url": "https://a..b/"}, "'url' cannot have the host 'a..b'", id="empty label"
+        ),
+        pytest.param(
+            "acme-dns", ACME | {"url": f"https://{'a' * 64}.b"}, "'url' cannot have the host", id="long label"
+        ),
+        pytest.param("acme-dns", ACME | {"username": "a\nb"}, "'username' has characters", id="a user of two lines"),
+        pytest.param("acme-dns", ACME | {"password": f"{SECRET}\n"}, "'password' has characters", id="two lines"),
+        pytest.param("acme-dns", ACME | {"username": "u" * 101}, "'username' String should have", id="a long user"),
+        pytest.param("acme-dns", ACME | {"subdomain": "s" * 64}, "'subdomain' String should have", id="a long label"),
         pytest.param("exec", {"command": "hook"}, "'command' is not an absolute path", id="relative path"),
         pytest.param("exec", {"command": "/hook", "token": SECRET}, "token is neither", id="not in capitals"),
         pytest.param("acme-dns", {"url": "https://auth.example.org"}, "needs username", id="no registration"),
@@ -144,6 +171,31 @@ def test_values_that_cannot_be_used(provider: str, values: dict[str, str], said:
         check_values(provider, values)
     assert said in str(caught.value)
     assert SECRET not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("server", "asked"),
+    [("192.0.2.53", "192.0.2.53"),
+     ("2001:DB8::53", "2001:db8::53"), ("ns1", "ns1"), ("NS1.Corp.test.", "ns1.corp.test"),
+     ("dns_1.corp.test", "dns_1.corp.test"), ("ns.bücher.test", "ns.xn--bcher-kva.test")],
+)  # fmt: skip
+def test_servers_of_rfc2136(server: str, asked: str) -> None:
+    """An address or a host name, in the spelling in which DNS answers for it."""
+    assert rfc2136.Keys.model_validate(UPDATES | {"server": server}).server == asked
+
+
+def test_credentials_that_were_kept_unchecked(settings: Settings) -> None:
+    """What an older version took is told with what to do, as every fault of a DNS provider is, without the secret."""
+    ensure_key(settings)
+    vault, values = Vault(settings), UPDATES | {"key": "bad key.."}
+    kept = Credentials("corp", "rfc2136", tuple(values), vault.seal(json.dumps(values).encode()))
+    with pytest.raises(DNSProviderError) as caught:
+        open_provider(kept, vault, Zones())
+    said = str(caught.value)
+    assert said.startswith("the DNS credentials corp cannot be used: key: 'key' cannot be 'bad key..': ")
+    assert said.endswith("; `certfleet dns set corp rfc2136 …` replaces them")
+    assert UPDATES["secret"] not in said
 
 
 SUBDOMAIN, USER = "8e5700ea-a4bf-41c7-8a77-e990661dcc6a", "eabcdb41-d89f-4580-826f-3e62e9755ef2"

@@ -11,7 +11,7 @@ import pytest
 from certfleet.agenda import Claim
 from certfleet.dns.authority import Server
 from certfleet.dns.provider import TXTRecord
-from certfleet.errors import OwnerError
+from certfleet.errors import DNSProviderError, OwnerError
 from certfleet.lifecycle.challenges import txt
 from certfleet.lifecycle.challenges.written import Written, field_of
 from certfleet.lifecycle.orders.ordering import make_order
@@ -112,6 +112,41 @@ async def test_what_the_next_order_needs_too_is_not_removed(bench: Workbench, zo
     await show(bench, "https://ca.example/order/2")
     await tidy(bench)
     assert zone.values == {RECORD.value}
+
+
+@dataclass
+class Broken(Zone):
+    """A provider with a fault of its own, whose words hold a secret."""
+
+    async def present(self, record: TXTRecord) -> None:
+        del record
+        raise ValueError("t0ken")
+
+    async def cleanup(self, record: TXTRecord) -> None:
+        await self.present(record)
+
+
+async def test_what_no_provider_should_raise_is_told(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An order that writes fails with words, a removal is tried again later; where it happened is in the log."""
+
+    async def provider(*_: object) -> Zone:
+        return Broken()
+
+    monkeypatch.setattr(txt, "_provider", provider)
+    said = rf"^the DNS credentials corp do not work for {OWNER} \(ValueError; the worker's log has more\): are their"
+    with pytest.raises(DNSProviderError, match=said):
+        await show(bench, "https://ca.example/order/2")
+    await bench.fleet.store.redis.delete(bench.fleet.store.key("order", "blog"))
+    await tidy(bench)
+    [kept] = (await bench.fleet.written.of("blog")).values()
+    assert kept.attempts == 1
+    assert kept.retry_at is not None
+    assert not [entry for entry in await bench.fleet.journal.latest("blog") if "t0ken" in entry.detail]
+    log = capsys.readouterr().out
+    assert "DNS provider failed" in log
+    assert ", in present" in log
 
 
 class Unseen:

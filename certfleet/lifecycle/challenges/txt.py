@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from certfleet.agenda import Claim
 from certfleet.dns.authority import Zones
 from certfleet.dns.credentials import open_provider
-from certfleet.dns.provider import Provider, TXTRecord
+from certfleet.dns.provider import Provider, TXTRecord, explained
 from certfleet.errors import CertfleetError, OwnerError, UsageError, VaultError
 from certfleet.lifecycle.challenges.written import Written, field_of
 from certfleet.lifecycle.records import dns_member
@@ -91,7 +91,8 @@ async def _write(  # noqa: PLR0917  all of it goes on the list
     for field, written in wanted.items():
         if utcnow() - now > ROOM:
             raise Waiting(utcnow())
-        await provider.present(written.record)
+        with explained(written.dns, written.record):
+            await provider.present(written.record)
         await fleet.written.keep(app.name, {field: replace(written, done=utcnow())})
     told = ", ".join(sorted({record.name for record in records}))
     await fleet.journal.write(app.name, "TXT written", f"{told} ({dns}); every DNS server of the zone has to show it")
@@ -156,7 +157,8 @@ async def _remove(bench: Workbench, claim: Claim, field: str, written: Written) 
         return utcnow()
     try:
         provider = await _provider(bench, written.dns, Zones(fleet.settings.nameservers))
-        await provider.cleanup(written.record)
+        with explained(written.dns, written.record):
+            await provider.cleanup(written.record)
     except (OwnerError, VaultError) as error:
         return await _not_removed(fleet, claim, field, going, error)
     await fleet.records.write(claim, fleet.written.changed(app, field, going, None))
