@@ -16,6 +16,7 @@ MAXIMUM_LENGTH = 253  # RFC 1035 §2.3.4, without the root's dot
 MAXIMUM_NAMES = 100  # Let's Encrypt, profile "classic" (letsencrypt.org/docs/profiles)
 LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")  # RFC 1123 §2.1; no underscore in a certificate (CA/B Forum)
 PLAIN = re.compile(r"[a-z0-9.-]+")
+BROADCAST = ipaddress.IPv4Address("255.255.255.255")  # everybody on the link (RFC 919 §7)
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -65,7 +66,7 @@ def normalise_identifier(text: str) -> str:
     address = address_of(bare[1:-1] if bare.startswith("[") and bare.endswith("]") and ":" in bare else bare)
     if address is None:
         return normalise(text)
-    if "%" in bare or address.is_unspecified or address.is_multicast:
+    if "%" in bare or address.is_unspecified or address.is_multicast or address == BROADCAST:
         raise UsageError("domain", text, "is no address of a host: give a DNS name, or an address such as 192.0.2.1")
     return str(address)
 

@@ -21,7 +21,8 @@ def add(name: str = "shop", **changes: str | None) -> list[str]:
     "name",
     ["under_score.example.com", "-a.example.com", "a..example.com", "com", "", "exa mple.com",
      "a" * 64 + ".example.com",
-     "1.2.3.4.", "192.168.1", "0.0.0.0", "ff02::1", "fe80::1%eth0", "[1.2.3.4]", "1.2.3.4/24", "::g", "*.1.2.3.4",
+     "1.2.3.4.", "192.168.1", "0.0.0.0", "255.255.255.255", "::ffff:255.255.255.255",
+     "ff02::1", "fe80::1%eth0", "[1.2.3.4]", "1.2.3.4/24", "::g", "*.1.2.3.4",
      "https://example.com/", "*.*.example.com", "foo.*.example.com",
      "xn--zzzzzz9.example.com", "a.example.com;", "b\u0000.example.com", "\u202eexample.com"],
 )  # fmt: skip
