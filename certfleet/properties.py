@@ -17,7 +17,7 @@ from certfleet.ca_list import cas_of, parse_cas
 from certfleet.errors import UsageError
 from certfleet.fitting import require_fitting, require_provable
 from certfleet.identifiers import normalise, require_public
-from certfleet.install.snippet import RESPONDER
+from certfleet.install.snippet import RESPONDER_URL, is_responder
 from certfleet.key_place import PROPERTY as KEY_ON_HOST
 from certfleet.key_place import require_one_host
 from certfleet.lifecycle.hosts.waves import parse_waves
@@ -82,8 +82,8 @@ def _waves(name: str, value: str) -> str:
 
 
 def _responder(name: str, value: str) -> str:
-    if not RESPONDER.fullmatch(value):
-        raise UsageError(name, value, "is neither address:port nor a URL such as http://acme.example.com")
+    if not is_responder(value):
+        raise UsageError(name, value, f"is neither address:port (1 to 65535) nor a URL such as {RESPONDER_URL}")
     return value
 
 

@@ -116,6 +116,18 @@ def test_no_email_address(address: str) -> None:
         check_property("email", address)
 
 
+@pytest.mark.parametrize("port", [0, 1, 65535, 65536, 99999])
+@pytest.mark.parametrize("where", ["127.0.0.1", "[::1]", "acme.example.com", "http://acme.example.com"])
+def test_ports_of_responders(where: str, port: int) -> None:
+    """1 to 65535, in addresses and URLs."""
+    value = f"{where}:{port}"
+    if port in (1, 65535):
+        assert check_property("responder", value) == value
+    else:
+        with pytest.raises(UsageError, match=r"is neither address:port \(1 to 65535\) nor a URL such as http://acme"):
+            check_property("responder", value)
+
+
 def test_app_then_all_then_default() -> None:
     """A property is looked up on the app, then globally, then it has its default."""
     values = effective({"graceperiod": "1d"}, {"graceperiod": "2d", "email": "ops@example.com"})

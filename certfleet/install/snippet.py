@@ -15,8 +15,9 @@ from certfleet.models import App, Host
 TEXT = "text/plain"
 BY_HTTP = "http-01"
 """The challenge that a web server answers (RFC 8555 §8.3); every other leaves it alone."""
-# address:port or name:port to pass requests on to, or a URL to redirect them to.
-RESPONDER = re.compile(r"(https?://)?([A-Za-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+RESPONDER = re.compile(r"(https?://)?([A-Za-z0-9.-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?")
+RESPONDER_URL = "http://acme.example.com"
+"""One that would be right, for a person."""
 
 _CERTIFICATE = {
     "nginx": """\
@@ -114,11 +115,17 @@ def _of_addresses(app: App, host: Host) -> str:
     )
 
 
+def is_responder(target: str) -> bool:
+    """Whether it is address:port or name:port to pass requests on to, or a URL to redirect them to."""
+    found = RESPONDER.fullmatch(target)
+    return found is not None and (found["port"] is None or 0 < int(found["port"]) < 65536)  # noqa: PLR2004  16 bits
+
+
 def checked(target: str) -> str:
     """The responder, if it can stand in a web server's file. Raises InstallError."""
-    if not RESPONDER.fullmatch(target):
+    if not is_responder(target):
         raise InstallError(
-            f"the responder {target!r} is neither address:port nor a URL such as http://acme.example.com"
+            f"the responder {target!r} is neither address:port (1 to 65535) nor a URL such as {RESPONDER_URL}"
         )
     return target
 

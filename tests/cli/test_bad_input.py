@@ -175,6 +175,7 @@ def test_a_wildcard_with_http01(fleet: Door) -> None:
         ("listen=example.com", "IP address"),
         ("email=nobody", "ops@example.com"),
         ("email=a@b", "ops@example.com"),
+        ("responder=127.0.0.1:99999", "1 to 65535"),
         ("email=a b@example.com", "ops@example.com"),
         ("email=a?cc=b@example.com", "ops@example.com"),
         ("email=a@x.example.com,b@x.example.com", "ops@example.com"),
