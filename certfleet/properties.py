@@ -97,18 +97,24 @@ def _generations(name: str, value: str) -> str:
     return str(int(value))
 
 
+ATOM = r"[A-Za-z0-9!#$&'*+/=^_`{|}~-]+"
+LOCAL = re.compile(rf"(?=.{{1,64}}\Z){ATOM}(\.{ATOM})*")  # RFC 5321 §4.1.2, without what is in quotation marks
+
+
 def _email(name: str, value: str) -> str:
     # One address that stands in a mailto: URL as it is, without header fields (RFC 8555 §7.3, RFC 6068 §2).
     local, at, domain = value.rpartition("@")
     wanted = "is not an e-mail address: give one such as ops@example.com"
-    if not at or not re.fullmatch(r"[A-Za-z0-9.!#$&'*+/=^_`{|}~-]{1,64}", local) or domain.endswith("."):
+    if not at or not LOCAL.fullmatch(local) or domain.endswith("."):
         raise UsageError(name, value, wanted)
     try:
-        normalise(domain)
+        spelled = normalise(domain)
     except UsageError:
         raise UsageError(name, value, wanted) from None
     if domain.startswith("*") or domain != domain.strip():
         raise UsageError(name, value, wanted)
+    if not domain.isascii():  # accounts are found by the very words: it is for the person to know which these are
+        raise UsageError(name, value, f"has a domain that is not ASCII, as CAs want it: give {local}@{spelled}")
     return value
 
 

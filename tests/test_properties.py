@@ -97,7 +97,8 @@ def test_ports(number: int) -> None:
             check_property("port", str(number))
 
 
-@pytest.mark.parametrize("address", ["ops@example.com", "a.b+c@sub.example.co.uk", "o'hara@example.com", "x@bücher.de"])
+@pytest.mark.parametrize("address", ["ops@example.com", "a.b+c@sub.example.co.uk", "o'hara@example.com",
+                                     "x@xn--bcher-kva.de", "a" * 64 + "@example.com"])  # fmt: skip
 def test_email_addresses(address: str) -> None:
     """Kept as they were typed."""
     assert check_property("email", address) == address
@@ -108,12 +109,21 @@ def test_email_addresses(address: str) -> None:
     ["@example.com", "a@", "a@@example.com", "a@b..c", "a@.example.com", "a@example.com.", "a b@example.com",
      "a@exam ple.com", "a@example.com\n", "\na@example.com", "a\u0000@example.com", "a%0d@example.com",
      "a@*.example.com",
+     "a..b@example.com", ".a@example.com", "a.@example.com", ".@example.com",
      "a@192.0.2.1", "mailto:a@example.com", "<a@example.com>", "a" * 65 + "@example.com"],
 )  # fmt: skip
 def test_no_email_address(address: str) -> None:
     """What would not be one address in a mailto: URL is refused."""
     with pytest.raises(UsageError, match=r"ops@example\.com"):
         check_property("email", address)
+
+
+def test_an_email_address_whose_domain_is_not_ascii() -> None:
+    """A mailto: URL is ASCII (RFC 6068 §2): refused with the same address as it has to be given."""
+    with pytest.raises(UsageError) as caught:
+        check_property("email", "a.b@BÜCHER.de")
+    assert str(caught.value).endswith("is not ASCII, as CAs want it: give a.b@xn--bcher-kva.de")
+    assert check_property("email", "a.b@xn--bcher-kva.de")
 
 
 @pytest.mark.parametrize("port", [0, 1, 65535, 65536, 99999])

@@ -61,7 +61,7 @@ class CredentialRequests(AppRequests):
         `ca`: at this one only. Its apps get the property themselves then, the one for all apps stays as it is. Raises
         as `roll_over_account`.
         """
-        old, new = check_property("email", old), check_property("email", new)
+        new = check_property("email", new)  # `old` is looked for as it is: it may be one that was kept before a check
         if old == new:
             return Done(changed=False, sentence=f"{old}: is the address already")
         moved = await accounts.change_email(self._fleet, old, new, ca)

@@ -40,6 +40,8 @@ def test_accounts_that_are_none(fleet: Door) -> None:
     for words in (["rollover"], ["deactivate"], ["deactivate", "--yes"]):
         assert fleet.refused("account", *words, "who@example.com").startswith("account: 'who@example.com' is")
     assert fleet.refused("account", "email", "who@example.com", "new@example.com").startswith("account: ")
+    said = fleet.refused("account", "email", "ops@exämple.com", "new@example.com")
+    assert said.startswith("account: 'ops@exämple.com' is none"), "looked for, as an older version may have kept it"
     assert fleet.refused("account", "email", "ops@example.com", "nonsense").startswith("email: 'nonsense' is not an")
     known(fleet, "letsencrypt", "letsencrypt-staging")
     said = fleet.refused("account", "rollover", "ops@example.com")
