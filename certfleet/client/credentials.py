@@ -140,7 +140,7 @@ class CredentialRequests(AppRequests):
     async def set_dns(self, name: str, provider: str, values: Mapping[str, str]) -> Done:
         """Keep what a DNS provider has to be given, sealed, under a name for the property `dns`.
 
-        Orders that failed with the values before are tried again now. Raises UsageError, which shows no value, and
+        Orders that failed with the values before are tried again now. Raises UsageError, which shows no secret, and
         ConfigurationError without the vault's key.
         """
         apps = await keep_credentials(self._fleet, name, provider, values)

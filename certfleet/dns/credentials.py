@@ -42,7 +42,7 @@ def providers() -> dict[str, bool]:
 
 
 def check_values(provider: str, values: Mapping[str, str]) -> dict[str, str]:
-    """The values as they are kept. Raises UsageError, which names keys and shows no value."""
+    """The values as they are kept. Raises UsageError, which names keys and shows no secret."""
     if provider not in OWN and provider not in lexicon.known():
         wanted = "is not known: `certfleet dns providers` lists them"
         raise UsageError("provider", provider, wanted)

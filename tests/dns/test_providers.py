@@ -166,7 +166,7 @@ ACME = {"url": "https://auth.example.org", "username": "u", "password": SECRET, 
     ],
 )
 def test_values_that_cannot_be_used(provider: str, values: dict[str, str], said: str) -> None:
-    """The sentence names the key and shows no value."""
+    """The sentence names the key and shows no secret."""
     with pytest.raises(UsageError) as caught:
         check_values(provider, values)
     assert said in str(caught.value)

@@ -28,7 +28,7 @@ class DNSCredentials:
 async def keep_credentials(fleet: Fleet, name: str, provider: str, values: Mapping[str, str]) -> list[App]:
     """Seal and keep credentials, in place of those of the same name; the apps that use them.
 
-    What could not be removed with the values before is tried again. Raises UsageError, which shows no value, and
+    What could not be removed with the values before is tried again. Raises UsageError, which shows no secret, and
     ConfigurationError without the vault's key.
     """
     check_name("dns", name)
