@@ -22,7 +22,11 @@ SHOWN = 5  # apps at each end of a long list
 def forecast(
     plan: Annotated[
         str | None,
-        typer.Option("--plan", metavar="FILE", help="Apps that are not added yet (CSV or JSON: app, domains)."),
+        typer.Option(
+            "--plan",
+            metavar="FILE",
+            help="Apps to come (CSV or JSON: app, domains); those that are there already count once.",
+        ),
     ] = None,
     ca: Annotated[
         str | None, typer.Option("--ca", metavar="CA", help="For planned apps that name none; as for `app add`.")
@@ -79,6 +83,8 @@ def forecast(
                 names_per_certificate=names_per_certificate,
             )
         )
+        if found.summary.already:
+            typer.echo(_already(found.summary), err=True)
         if as_json:
             print_json(summary=found.summary, limits=found.limits, buckets=found.buckets, apps=found.apps)
         else:
@@ -127,6 +133,11 @@ def _ends(apps: tuple[AppForecast, ...]) -> Iterator[tuple[str, str, str]]:
                 yield "...", f"{len(apps) - 2 * SHOWN:,} more", ""
         else:
             yield row.app, moment(row.done_at), f"{row.limit} {row.of}" if row.limit else ""
+
+
+def _already(summary: Summary) -> str:
+    are, they = ("is", "it is") if summary.already == 1 else ("are", "they are")
+    return f"{summary.already:,} of these {summary.apps:,} apps {are} there already: counted once, as {they}"
 
 
 def _done(found: Estimate) -> str:

@@ -194,6 +194,15 @@ async def waiters(store: Store) -> list[Waiter]:
     return found
 
 
+async def admitted(store: Store, apps: Sequence[str]) -> set[str]:
+    """Those of the apps whose order has its tokens: no limit is in its way any more."""
+    pipe = store.redis.pipeline(transaction=False)
+    for app in apps:
+        pipe.hget(store.key("admission", app), "state")
+    states = await pipe.execute() if apps else []
+    return {app for app, state in zip(apps, states, strict=True) if state in ("admitted", "ordered")}
+
+
 def _charges(lines: Iterable[str], prefix: str) -> tuple[Charge, ...]:
     found = []
     for line in lines:

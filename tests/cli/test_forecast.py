@@ -67,6 +67,24 @@ def test_without_a_plan_and_without_orders(fleet: Door) -> None:
     assert found["summary"]["renewals_per_day"] == pytest.approx(1 / 60, abs=0.001)
 
 
+def test_planned_apps_that_are_there_already(fleet: Door, tmp_path: Path) -> None:
+    """How many, on standard error; programs read it too. An app without a certificate or an order counts as new."""
+    plan = plan_of(tmp_path, 3)
+    assert answer(fleet, "--plan", plan)["summary"]["already"] == 0
+    for number in range(2):
+        name = ("--domain", f"app{number}.example.org", "--host", "web1", "--email", "ops@example.org")
+        fleet.done("app", "add", f"app{number}", *name)
+    assert fleet.done("forecast", "--plan", plan).err == ""
+    fleet.redis.hset("certfleet:admission:app0", "state", "admitted")
+    said = fleet.done("forecast", "--plan", plan, "--json")
+    assert said.err == "1 of these 3 apps is there already: counted once, as it is\n"
+    assert json.loads(said.out)["summary"]["already"] == 1
+    fleet.redis.hset("certfleet:admission:app1", "state", "ordered")
+    said = fleet.done("forecast", "--plan", plan)
+    assert said.err == "2 of these 3 apps are there already: counted once, as they are\n"
+    assert "all 3 can be done at once" in said.out
+
+
 def test_other_limits(fleet: Door, tmp_path: Path) -> None:
     """60 names of a domain: the last ten wait 12,096 s each; with twice the rate all go at once; others bind then."""
     plan = plan_of(tmp_path, 60)

@@ -132,6 +132,75 @@ async def test_an_app_of_the_plan_that_is_there_already_counts_once(fleet: Fleet
     assert summary.renewals_per_day == pytest.approx(1 / 60, abs=0.001)
 
 
+async def add(fleet: Fleet, name: str, *names: str, **properties: str) -> App:
+    """An enabled app, by default with the name that `order` asks for."""
+    app = App(name, names or (f"{name}.example.org",), ("web1",), enabled=True, properties=properties)
+    await fleet.inventory.add_app(app)
+    return app
+
+
+async def test_planned_apps_that_wait_already_count_once(fleet: Fleet) -> None:
+    """The same apps, asked about in both ways, are done at the same time; one that is new comes behind them."""
+    await fill_up(fleet, 4)
+    names = ["new0", "new1", "new2", "urgent"]
+    for name in names:
+        await add(fleet, name)
+    rows = [Planned(name, (f"{name}.example.org",)) for name in names]
+    waiting, planned = await estimate(fleet, WhatIf()), await estimate(fleet, WhatIf(), rows)
+    assert [row.app for row in planned.apps] == [row.app for row in waiting.apps]
+    assert (planned.summary.apps, planned.summary.certificates, planned.summary.already) == (4, 4, 4)
+    assert planned.summary.done_at is not None
+    assert waiting.summary.done_at is not None
+    assert abs(planned.summary.done_at - waiting.summary.done_at) < A_MOMENT
+    assert planned.summary.renewals_per_day == waiting.summary.renewals_per_day
+    more = await estimate(fleet, WhatIf(), [Planned("more", ("more.example.org",)), *rows])
+    assert [row.app for row in more.apps] == ["urgent", "new0", "new1", "new2", "more"]
+    assert (more.summary.certificates, more.summary.already) == (5, 4)
+    some = await estimate(fleet, WhatIf(), rows[2:3])
+    assert some.summary.done_at is not None
+    assert abs(some.summary.done_at - waiting.summary.done_at) < A_MOMENT, "the others still go first"
+
+
+async def test_a_planned_app_with_a_certificate_is_done(fleet: Fleet) -> None:
+    """Nothing is ordered for it; what is under way has its tokens. What is expired or withdrawn is ordered."""
+    for name, days_left in [("good", 80.0), ("expired", -1), ("withdrawn", 80)]:
+        await have_certificate(fleet, name, days_left)
+    one = (await fleet.records.certificates(["withdrawn"]))["withdrawn"]
+    await fleet.store.redis.set(fleet.store.key("certificate", "withdrawn"), dump(replace(one, withdrawn="replaced")))
+    await order(fleet, "busy")
+    await add(fleet, "busy")
+    names = {"good": BUYPASS, "expired": BUYPASS, "withdrawn": BUYPASS, "busy": None}
+    found = await estimate(
+        fleet, WhatIf(), [Planned(name, (f"{name}.example.org",), ca=ca) for name, ca in names.items()]
+    )
+    assert (found.summary.apps, found.summary.done, found.summary.already) == (4, 4, 2)
+    assert found.summary.certificates == 2, "expired, withdrawn"
+    assert found.summary.done_at == found.summary.asked_at
+    assert found.summary.renewals_per_day == pytest.approx(4 / 60, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("row", "asked"),
+    [
+        (Planned("new0", ("new0.example.org", "www.example.org")), WhatIf()),
+        (Planned("new0", ("new0.example.org",), email="other@example.org"), WhatIf()),
+        (Planned("new0", ("new0.example.org",)), what_if(email="other@example.org")),
+        (Planned("new0", ("new0.example.org",)), what_if(names_per_certificate=2)),
+    ],
+)
+async def test_a_planned_app_that_is_there_otherwise_counts_as_planned(
+    fleet: Fleet, row: Planned, asked: WhatIf
+) -> None:
+    """Behind the two others that wait: its own order, which gives way, is not counted beside it."""
+    await fill_up(fleet, 3)
+    await add(fleet, "new0")
+    found = await estimate(fleet, asked, [row])
+    assert (found.summary.certificates, found.summary.already) == (1, 0)
+    assert found.summary.done_at is not None
+    assert abs(found.summary.done_at - utcnow() - 3 * TOKEN) < A_MOMENT
+    assert found.summary.renewals_per_day == pytest.approx(1 / 60, abs=0.001)
+
+
 async def test_what_the_ca_has_closed_bars_a_plan(fleet: Fleet) -> None:
     """After a 429 that named no limit, nobody of that account orders before the time it named."""
     limits = limits_of("letsencrypt", LETSENCRYPT.directory)

@@ -23,7 +23,9 @@ class Summary:
     asked_at: datetime
     apps: int
     certificates: int
-    """How many these need: more or fewer than apps where their names are divided otherwise."""
+    """How many these need: more or fewer than apps where their names are divided otherwise, or some have theirs."""
+    already: int
+    """Apps of the plan that are in the fleet just as it wants them, and count as they are."""
     done: int
     """Apps that are done by `looked_until`."""
     done_at: datetime | None
@@ -112,16 +114,18 @@ def estimate_of(
     needs: Upkeep,
     *,
     apps: Sequence[tuple[str, Sequence[int]]],
+    already: int,
     emails: Mapping[str, str],
     now: int,
     lifetimes: Mapping[str, timedelta],
 ) -> Estimate:
     """Put the answer together.
 
-    `apps`: each app and the indexes of its outcomes; `emails`: of accounts by id; `lifetimes`: by profile, with the
+    `apps`: each app and the indexes of its outcomes (none: it is done); `already`: how many of them are in the fleet
+    as they were planned; `emails`: of accounts by id; `lifetimes`: by profile, with the
     CA's default under no name.
     """
-    rows = sorted((_app(name, indexes, found, emails) for name, indexes in apps), key=_when)
+    rows = sorted((_app(name, indexes, found, emails, now) for name, indexes in apps), key=_when)
     done = [row.done_at for row in rows if row.done_at is not None]
     seconds = {profile: round(lifetime.total_seconds()) for profile, lifetime in lifetimes.items()}
     binding, busiest = found.binding, needs.first_to_fail
@@ -129,6 +133,7 @@ def estimate_of(
         asked_at=from_microseconds(now),
         apps=len(rows),
         certificates=len(found.outcomes),
+        already=already,
         done=len(done),
         done_at=max(done) if done and len(done) == len(rows) else None,
         looked_until=from_microseconds(max(now, found.seen)),
@@ -157,7 +162,9 @@ def estimate_of(
     )
 
 
-def _app(name: str, indexes: Sequence[int], found: Forecast, emails: Mapping[str, str]) -> AppForecast:
+def _app(name: str, indexes: Sequence[int], found: Forecast, emails: Mapping[str, str], now: int) -> AppForecast:
+    if not indexes:
+        return AppForecast(name, _time(now), None, None)
     outcomes = [found.outcomes[index] for index in indexes]
     last = max(outcomes, key=lambda outcome: (outcome.at is None, outcome.at or 0))
     bucket = last.bucket

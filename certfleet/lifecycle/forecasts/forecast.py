@@ -7,7 +7,7 @@ and what renewals need for ever (limits/upkeep.py). Nothing is changed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -18,6 +18,7 @@ from certfleet.errors import UsageError
 from certfleet.fitting import require_fitting
 from certfleet.identifiers import require_public
 from certfleet.lifecycle.fleet import Fleet
+from certfleet.lifecycle.forecasts.already import as_they_are, changes_nothing
 from certfleet.lifecycle.forecasts.estimate import Estimate, estimate_of
 from certfleet.lifecycle.forecasts.whatif import DEFAULT, WhatIf, period
 from certfleet.lifecycle.orders.urgency import RENEWALS
@@ -176,6 +177,19 @@ class _Desk:
         return self.renewal(wish.app, admitted + terms.period, not_after)
 
 
+@dataclass(frozen=True, slots=True)
+class _About:
+    """Whose end is told."""
+
+    wishes: list[Wish]
+    members: list[tuple[str, list[int]]]
+    """Each app and which wishes are its; none: it has its certificate, or is about to."""
+    already: int
+    """Apps of the plan that are in the fleet as it wants them."""
+    waiting: list[Wish]
+    """Every order that waits and counts, asked about or not."""
+
+
 async def estimate(
     fleet: Fleet, asked: WhatIf, plan: Sequence[Planned] | None = None, *, replaced: Sequence[App] = ()
 ) -> Estimate:
@@ -185,30 +199,52 @@ async def estimate(
     """
     now, _ = await full_times(fleet.store, [])
     desk = _Desk(fleet, asked, await fleet.inventory.properties(), now)
-    waiting = await _waiting(desk)
-    planned, members = await (_replaced(desk, replaced) if replaced else _planned(desk, plan or ()))
-    counted = {app.name for app in replaced} | {row.app for row in plan or ()}
-    await _existing(desk, without={wish.app for wish in waiting}, planned=counted)
-    if plan is None and not replaced:
-        wishes, members = waiting, [(wish.app.removeprefix("app "), [index]) for index, wish in enumerate(waiting)]
-    else:
-        wishes = planned
-        desk.background += waiting
-    shared = (charge.bucket for wish in planned for charge in wish.charges if charge.bucket.limit not in OF_ONE_ORDER)
-    await desk.look([*shared, *(charge.bucket for wish in waiting for charge in wish.charges)])
+    about = await _about(desk, plan, replaced)
+    shared = (one.bucket for wish in about.wishes for one in wish.charges if one.bucket.limit not in OF_ONE_ORDER)
+    await desk.look([*shared, *(one.bucket for wish in about.waiting for one in wish.charges)])
     everywhere = effective(asked.properties, desk.everywhere)
     lifetimes = {DEFAULT: asked.lifetime(first_ca(everywhere).name)} | desk.lifetimes
 
     def work() -> Estimate:
-        found = forecast(wishes, desk.levels, now, background=desk.background, follow=desk.follow)
+        found = forecast(about.wishes, desk.levels, now, background=desk.background, follow=desk.follow)
         needs = upkeep(desk.renewals)
-        return estimate_of(found, needs, apps=members, emails=desk.emails, now=now, lifetimes=lifetimes)
+        return estimate_of(
+            found,
+            needs,
+            apps=about.members,
+            already=about.already,
+            emails=desk.emails,
+            now=now,
+            lifetimes=lifetimes,
+        )
 
     return await asyncio.to_thread(work)  # seconds for a large plan: the caller's loop goes on meanwhile
 
 
-async def _waiting(desk: _Desk) -> list[Wish]:
-    """The orders in the waiting rooms, under the limits that are asked about."""
+async def _about(desk: _Desk, plan: Sequence[Planned] | None, replaced: Sequence[App]) -> _About:
+    """Who is asked about; everybody else goes to the background. An app is counted once, whatever there is of it."""
+    waiting = await _waiting(desk)
+    named = {row.app: row for row in plan or ()}
+    anew = {app.name for app in replaced}
+    kept = await _existing(desk, waiting=waiting.keys(), planned=named, without=anew)
+    anew |= named.keys() - kept
+    waiting = {name: wish for name, wish in waiting.items() if name not in anew}
+    if replaced:
+        wishes, members = await _replaced(desk, replaced)
+    else:
+        wishes, members = await _planned(desk, [row for row in plan or () if row.app not in kept])
+    for name, wish in waiting.items():
+        if name in kept or (plan is None and not replaced):
+            members.append((name, [len(wishes)]))
+            wishes.append(wish)
+        else:
+            desk.background.append(wish)
+    members += [(name, []) for name in kept if name not in waiting]
+    return _About(wishes, members, len(kept), list(waiting.values()))
+
+
+async def _waiting(desk: _Desk) -> dict[str, Wish]:
+    """The orders in the waiting rooms by app, under the limits that are asked about."""
     found: list[Wish] = []
     limits: dict[str, Limits] = {}
     for one in await waiters(desk.fleet.store):
@@ -220,7 +256,7 @@ async def _waiting(desk: _Desk) -> list[Wish]:
             if (kept := desk.asked.charge(charge, limits[ca])) is not None:
                 charges.append(kept)
         found.append(Wish(f"app {one.app}", one.party, one.rank, tuple(charges), one.entered))
-    return sorted(found, key=lambda wish: (wish.at, wish.app))
+    return {wish.app.removeprefix("app "): wish for wish in sorted(found, key=lambda wish: (wish.at, wish.app))}
 
 
 def _directory(ca: str) -> str:
@@ -277,23 +313,45 @@ def _require_fitting(row: Planned, terms: Terms, asked: WhatIf) -> None:
         raise UsageError("names-per-certificate", wanted, told)
 
 
-async def _existing(desk: _Desk, *, without: set[str], planned: set[str]) -> None:
-    """Count the renewals of the apps that are enabled; those that others wait for take part when they fall due."""
+async def _existing(
+    desk: _Desk, *, waiting: Collection[str], planned: Mapping[str, Planned], without: Collection[str]
+) -> set[str]:
+    """Count the renewals of the apps that are enabled; those that others wait for take part when they fall due.
+
+    Of apps that are planned only if they are as the plan wants them; these are named. `waiting`, `without`: names.
+    """
+    kept: set[str] = set()
     async for page in _pages(desk.fleet):
+        wanted = _unchanged(desk, page, planned)
+        found = await as_they_are(desk.fleet, page, wanted=wanted, waiting=waiting, now=desk.now) if wanted else set()
+        kept |= found
         graces: dict[str, timedelta | None] = {}
         for app in page:
-            if not app.enabled or app.name in planned:
+            if app.name not in found and (not app.enabled or app.name in planned or app.name in without):
                 continue
             properties = effective(app.properties, desk.everywhere)
             label, terms = f"app {app.name}", await desk.terms(properties, app.name)
             first = order_buckets(terms.limits, account=terms.account, identifiers=app.identifiers)
-            if desk.renewed(label, first, terms) and label not in without:
+            if desk.renewed(label, first, terms) and app.name not in waiting:
                 graces[app.name] = parse_grace(properties["graceperiod"])
         told = await desk.fleet.records.renewals(graces)
         slots = await desk.fleet.spreading.slots(graces)
         for name, certificate in (await desk.fleet.records.certificates(graces)).items():
             at = microseconds(renewal_time(certificate, graces[name], told.get(name), slots.get(name)))
             desk.background.append(desk.renewal(f"app {name}", at, certificate.not_after.timestamp()))
+    return kept
+
+
+def _unchanged(desk: _Desk, apps: Sequence[App], planned: Mapping[str, Planned]) -> dict[str, Planned]:
+    """What is planned of those that the plan does not change. Shared certificates would all be others."""
+    if not planned or desk.asked.names_per_certificate is not None:
+        return {}
+    given = desk.asked.properties
+    return {
+        app.name: row
+        for app in apps
+        if (row := planned.get(app.name)) and changes_nothing(row, app, given, desk.everywhere)
+    }
 
 
 async def _pages(fleet: Fleet) -> AsyncIterator[list[App]]:
