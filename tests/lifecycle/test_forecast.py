@@ -271,6 +271,25 @@ async def test_each_profile_is_renewed_as_it_lives(fleet: Fleet) -> None:
         await estimate(fleet, what_if(names_per_certificate=30), [row])
 
 
+async def test_the_lifetime_is_that_of_the_ca_that_most_are_for(fleet: Fleet) -> None:
+    """Of a plan's apps, else of the fleet's; a profile that two CAs have counts as this one has it."""
+    for number in range(3):
+        await add(fleet, f"there{number}", ca=BUYPASS)
+    await add(fleet, "short", ca=BUYPASS, profile="tlsserver")
+    asked = what_if(lifetimes={"classic": "45d", "tlsserver": "30d"})
+    plan = [Planned(f"a{number}", (f"a{number}.com",)) for number in range(2)]
+    found = (await estimate(fleet, asked, [*plan, Planned("b", ("b.com",), ca=BUYPASS)])).summary
+    assert found.lifetime_seconds == 45 * 86_400, "classic, by default"
+    assert found.renewals_per_day == pytest.approx(2 / 30 + 4 / 60 + 1 / 20, abs=0.001)
+    assert (await estimate(fleet, asked)).summary.lifetime_seconds == 90 * 86_400, "Buypass's"
+    mixed = [*plan, Planned("c", ("c.com",), profile="tlsserver")]
+    for first in (mixed, mixed[::-1]):
+        summary = (await estimate(fleet, WhatIf(), first)).summary
+        assert summary.profile_lifetimes_seconds == {"tlsserver": 45 * 86_400}, "Let's Encrypt's"
+    summary = (await estimate(fleet, WhatIf(), [Planned("there0", ("there0.example.org",)), *plan])).summary
+    assert (summary.lifetime_seconds, summary.profile_lifetimes_seconds) == (90 * 86_400, {"tlsserver": 90 * 86_400})
+
+
 async def test_a_renewal_that_was_spread_counts_when_it_is(fleet: Fleet) -> None:
     """An early slot: its token is gone before the plan's next name comes."""
     await have_certificate(fleet, "early", 80)

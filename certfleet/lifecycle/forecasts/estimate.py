@@ -36,7 +36,7 @@ class Summary:
     """The limit that the last one waits for; None: nobody waits."""
     binding_of: str | None
     lifetime_seconds: int
-    """Of certificates that are issued from now on, by the CA's default profile."""
+    """Of certificates that are issued from now on, by the default profile of the CA that most are asked of."""
     profile_lifetimes_seconds: dict[str, int]
     """Likewise by the other profiles that these apps or the fleet's have."""
     renewals_per_day: float

@@ -7,6 +7,7 @@ and what renewals need for ever (limits/upkeep.py). Nothing is changed.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -95,8 +96,12 @@ class _Desk:
     background: list[Wish] = field(default_factory=list)
     """Whoever takes tokens meanwhile."""
     levels: dict[Bucket, int] = field(default_factory=dict)
-    lifetimes: dict[str, timedelta] = field(default_factory=dict)
-    """By profile, of those that there are."""
+    lifetimes: dict[tuple[str, str], timedelta] = field(default_factory=dict)
+    """By CA and profile, of those that there are."""
+    planned: Counter[str] = field(default_factory=Counter)
+    """Apps of the plan, or those that are replaced, by CA."""
+    existing: Counter[str] = field(default_factory=Counter)
+    """Other apps of the fleet that are renewed, by CA."""
     _after: dict[str, tuple[tuple[Charge, ...], Terms]] = field(default_factory=dict)
     _terms: dict[tuple[str, ...], Terms] = field(default_factory=dict)
 
@@ -119,7 +124,7 @@ class _Desk:
         gates = (*slow_down_bucket(limits, self.fleet.settings.egress_address), *refused_bucket(limits, account))
         await self.look(gates)
         profile, lifetime = values["profile"], self.asked.lifetime(ca.name, values["profile"])
-        self.lifetimes[profile] = lifetime
+        self.lifetimes[ca.name, profile] = lifetime
         return Terms(
             limits=replace(limits, rates={limit: rate for limit, rate in limits.rates.items() if limit not in FAILED}),
             account=account,
@@ -202,8 +207,7 @@ async def estimate(
     about = await _about(desk, plan, replaced)
     shared = (one.bucket for wish in about.wishes for one in wish.charges if one.bucket.limit not in OF_ONE_ORDER)
     await desk.look([*shared, *(one.bucket for wish in about.waiting for one in wish.charges)])
-    everywhere = effective(asked.properties, desk.everywhere)
-    lifetimes = {DEFAULT: asked.lifetime(first_ca(everywhere).name)} | desk.lifetimes
+    lifetimes = _lifetimes(desk)
 
     def work() -> Estimate:
         found = forecast(about.wishes, desk.levels, now, background=desk.background, follow=desk.follow)
@@ -219,6 +223,24 @@ async def estimate(
         )
 
     return await asyncio.to_thread(work)  # seconds for a large plan: the caller's loop goes on meanwhile
+
+
+def _lifetimes(desk: _Desk) -> dict[str, timedelta]:
+    """By profile, at the CA of most apps of the plan; without one, of most of the fleet.
+
+    Profiles that are asked of other CAs only are told of too, each as the CA has it that more apps have.
+    """
+    everywhere = first_ca(effective(desk.asked.properties, desk.everywhere)).name
+    cas = sorted(
+        {everywhere, *desk.planned, *desk.existing},
+        key=lambda ca: (-desk.planned[ca], -desk.existing[ca], ca != everywhere, ca),
+    )
+    found = {DEFAULT: desk.asked.lifetime(cas[0])}
+    for ca in cas:
+        for (at, profile), lifetime in desk.lifetimes.items():
+            if at == ca:
+                found.setdefault(profile, lifetime)
+    return found
 
 
 async def _about(desk: _Desk, plan: Sequence[Planned] | None, replaced: Sequence[App]) -> _About:
@@ -271,6 +293,7 @@ async def _replaced(desk: _Desk, apps: Sequence[App]) -> tuple[list[Wish], list[
     wishes = []
     for number, app in enumerate(apps):
         terms = await desk.terms(effective(app.properties, desk.everywhere), app.name)
+        desk.planned[terms.limits.ca] += 1
         wishes.append(desk.wish(f"plan {number}", app.identifiers, terms, same_set=True))
     return wishes, [(app.name, [number]) for number, app in enumerate(apps)]
 
@@ -289,6 +312,7 @@ async def _planned(desk: _Desk, plan: Sequence[Planned]) -> tuple[list[Wish], li
         if terms[-1].public:
             for name in row.identifiers:
                 require_public(name, name)
+    desk.planned.update(one.limits.ca for one in terms)
     if desk.asked.names_per_certificate is None:
         wishes = [desk.wish(f"plan {n}", row.identifiers, terms[n]) for n, row in enumerate(plan)]
         return wishes, [(row.app, [n]) for n, row in enumerate(plan)]
@@ -331,6 +355,7 @@ async def _existing(
                 continue
             properties = effective(app.properties, desk.everywhere)
             label, terms = f"app {app.name}", await desk.terms(properties, app.name)
+            (desk.planned if app.name in found else desk.existing)[terms.limits.ca] += 1
             first = order_buckets(terms.limits, account=terms.account, identifiers=app.identifiers)
             if desk.renewed(label, first, terms) and app.name not in waiting:
                 graces[app.name] = parse_grace(properties["graceperiod"])
