@@ -53,13 +53,15 @@ def forecast(
     *,
     background: Iterable[Wish] = (),
     follow: Follow | None = None,
+    turns: Mapping[Bucket, Sequence[str]] | None = None,
 ) -> Forecast:
     """What becomes of the wishes.
 
     `levels`: the TAT of buckets that are not full, in Unix microseconds, with what is reserved. `background`: others
-    who take tokens meanwhile, renewals that fall due; they and what follows are not reported.
+    who take tokens meanwhile, renewals that fall due; they and what follows are not reported. `turns`: of buckets
+    that tenants wait for already, these in the order of their next turns.
     """
-    simulation = Simulation([*wishes, *background], levels, now, asked=len(wishes), follow=follow)
+    simulation = Simulation([*wishes, *background], levels, now, asked=len(wishes), follow=follow, turns=turns)
     simulation.run(now + HORIZON)
     outcomes = tuple(simulation.outcomes)
     last = max((_end(outcome) for outcome in outcomes), default=NEVER)

@@ -127,10 +127,10 @@ class Lines:
         text = await self._redis.hget(self._store.key("rooms"), room)
         if text is None:
             return None
-        interval, burst, phase, key = text.split(" ", 3)
-        bucket = parse_name(key.removeprefix(self._store.prefix), Rate(1, int(interval), int(burst)))
+        _, _, phase, key = text.split(" ", 3)
+        bucket = _bucket(text, self._store.prefix)
         now = self._clock() or await redis_time(self._store)
-        full = full_at(await self._redis.get(key), now, int(interval))
+        full = full_at(await self._redis.get(key), now, bucket.rate.interval)
         parties = await self._redis.zrange(self._store.key("room", room), 0, -1)
         tenants: list[list[str]] = []
         apps: list[str] = []
@@ -192,6 +192,29 @@ async def waiters(store: Store) -> list[Waiter]:
                 lines = charges.splitlines()
                 found.append(Waiter(app, party, float(rank), _charges(lines, store.prefix), int(entered)))
     return found
+
+
+async def turns(store: Store) -> dict[Bucket, tuple[str, ...]]:
+    """Of each bucket that tenants wait for, their parties in the order of their next turns."""
+    texts = await store.redis.hgetall(store.key("rooms"))
+    rooms = sorted(texts)
+    found: dict[Bucket, tuple[str, ...]] = {}
+    for start in range(0, len(rooms), PAGE):
+        page = rooms[start : start + PAGE]
+        pipe = store.redis.pipeline(transaction=False)
+        for room in page:
+            pipe.zrange(store.key("room", room), 0, -1)
+        for room, parties in zip(page, await pipe.execute(), strict=True):
+            tenants = tuple(party for party in parties if party.startswith("t:"))
+            if tenants:
+                found[_bucket(texts[room], store.prefix)] = tenants
+    return found
+
+
+def _bucket(text: str, prefix: str) -> Bucket:
+    """That of a room, as `rooms` has it."""
+    interval, burst, _, key = text.split(" ", 3)
+    return parse_name(key.removeprefix(prefix), Rate(1, int(interval), int(burst)))
 
 
 async def admitted(store: Store, apps: Sequence[str]) -> set[str]:

@@ -98,8 +98,9 @@ Note = tuple[Urgency, int, Queue]
 class Turns:
     """When one bucket served each tenant last, as the number of that turn."""
 
+    _of: dict[str, int]
+    """Below 0: served before the simulation began, or in the line since then."""
     last: int = 0
-    _of: dict[str, int] = field(default_factory=dict)
 
     def of(self, party: str) -> int:
         """A tenant that comes in goes behind those that have waited for their next turn (rooms.lua)."""
@@ -170,8 +171,11 @@ class Room:
 
     __slots__ = ("_burst", "_interval", "_lanes", "_turns", "alarm", "bucket", "noted", "number", "tat")
 
-    def __init__(self, number: int, bucket: Bucket, tat: int) -> None:
-        """`number` decides where nothing else does; `tat` is the bucket's state."""
+    def __init__(self, number: int, bucket: Bucket, tat: int, turns: Sequence[str] = ()) -> None:
+        """`number` decides where nothing else does; `tat` is the bucket's state.
+
+        `turns`: tenants that have waited for it already, in the order of their next turns; any other comes behind.
+        """
         self.number = number
         self.bucket = bucket
         self.tat = tat
@@ -182,6 +186,8 @@ class Room:
         self._interval, self._burst = bucket.rate.interval, bucket.rate.burst
         self._lanes: dict[int, Lane] = {}
         self._turns: Turns | None = None
+        if turns:
+            self._turns = Turns({party: place - len(turns) for place, party in enumerate(turns)})
 
     def ask(self, charge: Charge) -> Ask:
         """The charge as an ask; what has to be left in the bucket is never more than it can hold."""
@@ -203,7 +209,7 @@ class Room:
         queue.index, queue.since = index, now
         tokens = queue.asks[index].tokens
         if self._turns is None:
-            self._turns = Turns()
+            self._turns = Turns({})
         if tokens not in self._lanes:
             self._lanes[tokens] = Lane(self._turns)
         self._lanes[tokens].enter(queue)

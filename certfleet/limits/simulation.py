@@ -58,10 +58,11 @@ class Simulation:
         *,
         asked: int,
         follow: Follow | None = None,
+        turns: Mapping[Bucket, Sequence[str]] | None = None,
     ) -> None:
         """The first `asked` wishes are those whose outcome counts; times are Unix microseconds.
 
-        `levels`: the TAT of buckets that are not full.
+        `levels`: the TAT of buckets that are not full; `turns`: tenants that wait for one already, the next one first.
         """
         self.now = now
         self.outcomes = [Outcome(None, None)] * asked
@@ -73,6 +74,7 @@ class Simulation:
         heapify(self._coming)
         # A bucket is known by its names: under another rate it has the same state.
         self._levels = {(bucket.ca, bucket.limit, bucket.key): tat for bucket, tat in levels.items()}
+        self._turns = {(bucket.ca, bucket.limit, bucket.key): each for bucket, each in (turns or {}).items()}
         self._rooms: dict[tuple[str, str, str], Room] = {}
         self._asks: dict[tuple[int, int, bool, int], Ask] = {}
         self._queues: dict[tuple[str, tuple[Ask, ...]], Queue] = {}
@@ -120,7 +122,8 @@ class Simulation:
         names = (bucket.ca, bucket.limit, bucket.key)
         room = self._rooms.get(names)
         if room is None:
-            room = self._rooms[names] = Room(len(self._rooms), bucket, self._levels.get(names, 0))
+            level, turns = self._levels.get(names, 0), self._turns.get(names, ())
+            room = self._rooms[names] = Room(len(self._rooms), bucket, level, turns)
         return room
 
     def _join(

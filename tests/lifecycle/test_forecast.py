@@ -18,6 +18,7 @@ from certfleet.lifecycle.records import order_member
 from certfleet.lifecycle.renewals.renewal import due_time
 from certfleet.limits.buckets import Buckets
 from certfleet.limits.keys import order_buckets, refused_bucket
+from certfleet.limits.line import Lines
 from certfleet.limits.presets import limits_of
 from certfleet.limits.rooms import Candidate, Standing
 from certfleet.models import App, dump, microseconds, utcnow
@@ -88,6 +89,22 @@ async def test_the_orders_that_wait_under_another_limit(fleet: Fleet) -> None:
     assert abs(last - utcnow() - 2 * TOKEN) < A_MOMENT
     wide = await estimate(fleet, what_if(limits={"certificates-per-domain": "100/7d"}))
     assert wide.summary.done_at == wide.summary.asked_at
+
+
+async def test_the_next_tenant_is_the_one_that_is_next_in_the_line(fleet: Fleet) -> None:
+    """`ls` and the forecast tell the same order; the tenant of a plan comes in behind those that wait."""
+    for number in range(50):
+        assert await order(fleet, f"busy{number}") is Standing.ADMITTED
+    apps = [f"{tenant}{number}" for tenant in ("zoo", "mid", "ant") for number in range(3)]
+    for rank, app in enumerate(apps):
+        assert await order(fleet, app, party=f"t:{app[:3]}", rank=rank) is Standing.WAITING
+    places = await Lines(fleet.store).places(apps)
+    in_line = sorted(apps, key=lambda app: places[app].place)
+    assert in_line[:4] == ["zoo0", "mid0", "ant0", "zoo1"]
+    assert [row.app for row in (await estimate(fleet, WhatIf())).apps] == in_line
+    later = (await estimate(fleet, WhatIf(), [Planned("later", ("later.example.org",), tenant="all")])).summary
+    assert later.done_at is not None
+    assert abs(later.done_at - utcnow() - 4 * TOKEN) < A_MOMENT
 
 
 async def test_a_plan_comes_behind_what_waits(fleet: Fleet) -> None:

@@ -196,6 +196,16 @@ def test_a_tenant_that_comes_late_waits_its_turn() -> None:
     assert found.finish == NOW + 90
 
 
+def test_tenants_that_wait_already_keep_their_turns() -> None:
+    """By name a would be next; whoever only comes now goes behind all of them, under another rate too."""
+    bucket = orders(rate=Rate(1, 10, 1))
+    wishes = [Wish(f"{name}{n}", f"t:{name}", n, (Charge(bucket),), NOW) for n in range(2) for name in "abcd"]
+    turns = {orders(rate=Rate(1, 20, 1)): ("t:c", "t:b", "t:d")}
+    found = forecast(wishes, {bucket: NOW + 10}, NOW, turns=turns)
+    served = sorted(zip(found.outcomes, wishes, strict=True), key=lambda pair: pair[0].at or 0)
+    assert [wish.app for _, wish in served] == ["c0", "b0", "d0", "a0", "c1", "b1", "d1", "a1"]
+
+
 def test_what_is_kept_for_renewals_is_theirs() -> None:
     """New names stop at the share; a renewal that comes then goes at once."""
     bucket = orders(rate=Rate(4, 40, 4))

@@ -35,7 +35,7 @@ from certfleet.limits.keys import (
     refused_bucket,
     slow_down_bucket,
 )
-from certfleet.limits.line import full_times, waiters
+from certfleet.limits.line import full_times, turns, waiters
 from certfleet.limits.presets import Limit, Limits
 from certfleet.limits.simulation import Wish
 from certfleet.limits.upkeep import Renewal, upkeep
@@ -208,9 +208,10 @@ async def estimate(
     shared = (one.bucket for wish in about.wishes for one in wish.charges if one.bucket.limit not in OF_ONE_ORDER)
     await desk.look([*shared, *(one.bucket for wish in about.waiting for one in wish.charges)])
     lifetimes = _lifetimes(desk)
+    whose = await turns(fleet.store)
 
     def work() -> Estimate:
-        found = forecast(about.wishes, desk.levels, now, background=desk.background, follow=desk.follow)
+        found = forecast(about.wishes, desk.levels, now, background=desk.background, follow=desk.follow, turns=whose)
         needs = upkeep(desk.renewals)
         return estimate_of(
             found,
