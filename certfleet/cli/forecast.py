@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from certfleet.cli.output import left, moment, print_json, print_table
-from certfleet.cli.session import ask, guarded, raise_usage
+from certfleet.cli.session import ask, by_name, guarded, raise_usage
 
 if TYPE_CHECKING:
     from certfleet.lifecycle.forecasts.estimate import AppForecast, Estimate, Summary
@@ -69,8 +69,8 @@ def forecast(
     """  # noqa: D301  the character that tells click to keep the lines
     from certfleet.plan import read_plan  # noqa: PLC0415  late, like every import of a command
 
-    limits = dict(_pair(text) for text in limit or [])
-    lifetimes = {profile: time for profile, _, time in (text.rpartition("=") for text in lifetime or [])}
+    limits = by_name("limit", "limit", limit or [], _pair)
+    lifetimes = by_name("lifetime", "profile", lifetime or [], _profile_and_time)
     with _no_collection():
         planned = guarded(lambda: read_plan(Path(plan))) if plan is not None else None
         found = ask(
@@ -123,6 +123,11 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals:
         raise_usage("limit", text, "is not NAME=RATE, such as certificates-per-domain=100/7d")
     return name, rate
+
+
+def _profile_and_time(text: str) -> tuple[str, str]:
+    profile, _, time = text.rpartition("=")
+    return profile, time
 
 
 def _ends(apps: tuple[AppForecast, ...]) -> Iterator[tuple[str, str, str]]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from certfleet.cli.output import away, moment, print_json, print_table
-from certfleet.cli.session import ask, raise_usage
+from certfleet.cli.session import ask, by_name, raise_usage
 
 app = typer.Typer(help="Limits: what a CA takes of us.", invoke_without_command=True, rich_markup_mode=None)
 
@@ -50,7 +50,10 @@ def limits(context: typer.Context, as_json: AsJSON = False) -> None:
 @app.command("set")
 def set_limits(
     limits: Annotated[
-        list[str], typer.Argument(metavar="LIMIT=RATE", help="One or more; an empty RATE brings the preset's back.")
+        list[str],
+        typer.Argument(
+            metavar="LIMIT=RATE", help="One or more, once for each; an empty RATE brings the preset's back."
+        ),
     ],
     ca: CAName = None,
     account: Annotated[
@@ -71,14 +74,16 @@ def set_limits(
     certfleet limits set --ca https://ca.example.internal/directory \\
         'requests-new-order=20/1s burst 10' 'orders-per-account=100 in 1h'
     """  # noqa: D301  the character that tells click to keep the lines
-    pairs = {}
-    for limit in limits:
-        name, equals, rate = limit.partition("=")
-        if not equals:
-            raise_usage("limit", limit, "is not LIMIT=RATE, such as orders-per-account=600/3h")
-        pairs[name] = rate.strip()
+    pairs = by_name("limit", "limit", limits, _pair)
     done = ask(lambda client: client.set_limits(pairs, ca=ca, account=account, domain=domain))
     typer.echo(done.sentence)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, rate = text.partition("=")
+    if not equals:
+        raise_usage("limit", text, "is not LIMIT=RATE, such as orders-per-account=600/3h")
+    return name, rate.strip()
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from enum import IntEnum
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -35,6 +35,17 @@ def fail(message: str, status: Exit) -> NoReturn:
 def raise_usage(field: str, value: object, wanted: str) -> NoReturn:
     """End with exit status 2 and one sentence: field, value, what would be right."""
     fail(str(UsageError(field, value, wanted)), Exit.USAGE)
+
+
+def by_name(field: str, kind: str, texts: Iterable[str], split: Callable[[str], tuple[str, str]]) -> dict[str, str]:
+    """Name -> value of what may be given several times, once for each `kind`; another time ends with exit status 2."""
+    given: dict[str, str] = {}
+    for text in texts:
+        name, value = split(text)
+        if name in given:
+            raise_usage(field, text, f"is the second one for the same {kind}: give one for each")
+        given[name] = value
+    return given
 
 
 def ask(question: Callable[[Client], Awaitable[Result]]) -> Result:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from certfleet.acme_ca.account_records import AccountRecords
 from certfleet.acme_ca.presets import presets, resolve_ca
+from certfleet.errors import UsageError
 from certfleet.journal import Entry
 from certfleet.lifecycle.forecasts.estimate import Estimate
 from certfleet.lifecycle.forecasts.forecast import estimate
@@ -115,13 +116,15 @@ class Looks(AppRequests):
     ) -> Estimate:
         """When the apps of a plan (plan.read_plan) would be done; without one, the orders that wait now.
 
-        The rest is what if: the CA and e-mail of planned apps that name none, other rates of limits, other lifetimes by
-        profile (45d; under no name that of the CA's default), up to so many names of one domain on a certificate.
-        Raises UsageError.
+        The rest is what if: other rates of limits, other lifetimes by profile (45d; under no name that of the CA's
+        default); of a plan only, the CA and e-mail of apps that name none, and up to so many names of one domain on a
+        certificate. Raises UsageError.
         """
         assumed = what_if(
             ca=ca, email=email, limits=limits, lifetimes=lifetimes, names_per_certificate=names_per_certificate
         )
+        if plan is None:
+            _refuse_without_plan(ca=ca, email=email, names_per_certificate=names_per_certificate)
         return await estimate(self._fleet, assumed, plan)
 
     async def wait(
@@ -173,3 +176,10 @@ class Looks(AppRequests):
     async def limits(self, ca: str | None = None) -> tuple[Publication, list[Rule]]:
         """The limits that hold at a CA, and where they come from. Raises UsageError."""
         return await rules(self._fleet, ca)
+
+
+def _refuse_without_plan(**given: str | int | None) -> None:
+    """Raise UsageError for what says something of a plan only: without one it would change nothing."""
+    for name, value in given.items():
+        if value is not None:
+            raise UsageError(name.replace("_", "-"), value, "is for a plan: give --plan too")

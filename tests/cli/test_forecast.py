@@ -183,6 +183,21 @@ def test_a_row_says_where_it_is_ordered(fleet: Door, tmp_path: Path) -> None:
         (["--names-per-certificate", "101"], "names-per-certificate: 101 is not"),
         (["--ca", "nowhere"], "ca: 'nowhere' is not a CA"),
         (["--email", "nobody"], "email: 'nobody' is not an e-mail address"),
+        (["--names-per-certificate", "100"], "names-per-certificate: 100 is for a plan: give --plan too"),
+        (["--ca", "letsencrypt"], "ca: 'letsencrypt' is for a plan: give --plan too"),
+        (["--email", "ops@example.org"], "email: 'ops@example.org' is for a plan: give --plan too"),
+        (
+            ["--limit", "certificates-per-set=5/1d", "--limit", "certificates-per-set=5/2d"],
+            "limit: 'certificates-per-set=5/2d' is the second one for the same limit: give one for each",
+        ),
+        (
+            ["--lifetime", "45d", "--lifetime", "30d"],
+            "lifetime: '30d' is the second one for the same profile: give one for each",
+        ),
+        (
+            ["--lifetime", "classic=45d", "--lifetime", "64d", "--lifetime", "classic=45d"],
+            "lifetime: 'classic=45d' is the second one for the same profile: give one for each",
+        ),
         (["--plan", "/none.csv"], "plan: '/none.csv' cannot be read (No such file or directory)"),
     ],
 )

@@ -121,6 +121,11 @@ def test_addresses_are_counted_by_their_network(door: Door) -> None:
         (["slow-down=1/3h"], "limit: 'slow-down' is what a CA answers"),
         (["certificates-per-domain-and-account=1/3h"], "give certificates-per-domain an account"),
         (["orders-per-account"], "limit: 'orders-per-account' is not LIMIT=RATE, such as orders-per-account=600/3h"),
+        (
+            ["orders-per-account=100/3h", "orders-per-account=200/3h"],
+            "limit: 'orders-per-account=200/3h' is the second one for the same limit: give one for each",
+        ),
+        (["ari-exempt=on", "ari-exempt="], "limit: 'ari-exempt=' is the second one for the same limit"),
         (["orders-per-account=many"], "rate: 'many' is not a rate; write for example 50/7d"),
         (["orders-per-account=0/3h"], "have to be at least 1"),
         (["orders-per-account=1/3h burst 0"], "have to be at least 1"),
