@@ -173,8 +173,12 @@ def test_a_row_says_where_it_is_ordered(fleet: Door, tmp_path: Path) -> None:
         (["--limit", "certificates-per-domain"], "limit: 'certificates-per-domain' is not NAME=RATE"),
         (["--limit", "certificates=1/1d"], "limit: 'certificates' is not one of orders-per-account"),
         (["--limit", "requests-new-order=1/1d"], "limit: 'requests-new-order' is not one of"),
-        (["--limit", "orders-per-account=many"], "rate: 'many' is not a rate; write for example 50/7d"),
-        (["--limit", "orders-per-account=0/1d"], "rate: "),
+        (["--limit", "orders-per-account=many"], "limit: orders-per-account: 'many' is not a rate; write for example"),
+        (["--limit", "orders-per-account=0/1d"], "limit: orders-per-account: "),
+        (
+            ["--limit", "certificates-per-set="],
+            "limit: certificates-per-set: '' is not a rate; write for example 50/7d",
+        ),
         (["--lifetime", "45"], "lifetime: '45' is not a lifetime of a certificate: give one from 1h to 3650d"),
         (["--lifetime", "1s"], "lifetime: '1s' is not"),
         (["--lifetime", "short lived=96h"], "profile: 'short lived' is not the name of a profile"),
@@ -207,10 +211,10 @@ def test_what_cannot_be_assumed(fleet: Door, words: list[str], said: str) -> Non
 
 
 def test_plans_that_could_not_be_added(fleet: Door, tmp_path: Path) -> None:
-    """No account to order with; a name that a public CA cannot certify."""
+    """No account to order with; a name that a public CA cannot certify, and whose it is."""
     path = tmp_path / "plan.csv"
     path.write_text("app,domains\nshop,shop.example.org\n")
     assert fleet.refused("forecast", "--plan", str(path)).startswith("email: app shop has none: give --email")
-    path.write_text("app,domains\nshop,shop.internal\n")
+    path.write_text("app,domains\nblog2,blog2.example.org\nshop,shop.internal\n")
     said = fleet.refused("forecast", "--plan", str(path), "--email", "ops@example.org")
-    assert said.startswith("domain: 'shop.internal' has no public suffix")
+    assert said.startswith("plan: app shop: domain: 'shop.internal' has no public suffix")

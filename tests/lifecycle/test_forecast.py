@@ -282,7 +282,7 @@ async def test_each_profile_is_renewed_as_it_lives(fleet: Fleet) -> None:
     summary = (await estimate(fleet, WhatIf(), [row, Planned("b", ("b.com",))])).summary
     assert summary.renewals_per_day == pytest.approx(24 / 80 + 1 / 60, abs=0.001)
     assert (summary.lifetime_seconds, summary.profile_lifetimes_seconds) == (90 * 86_400, {"shortlived": 160 * 3600})
-    with pytest.raises(UsageError, match=r"^domain: 26 names are too many for the profile shortlived"):
+    with pytest.raises(UsageError, match=r"^plan: app a: domain: 26 names are too many for the profile shortlived"):
         await estimate(fleet, WhatIf(), [replace(row, identifiers=tuple(f"{number}.a.com" for number in range(26)))])
     with pytest.raises(UsageError, match=r"^names-per-certificate: 30 is more than letsencrypt takes by the profile"):
         await estimate(fleet, what_if(names_per_certificate=30), [row])

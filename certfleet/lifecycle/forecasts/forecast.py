@@ -310,9 +310,6 @@ async def _planned(desk: _Desk, plan: Sequence[Planned]) -> tuple[list[Wish], li
             known[given] = await desk.terms(effective(row.own, everywhere), row.app)
         terms.append(known[given])
         _require_fitting(row, terms[-1], desk.asked)
-        if terms[-1].public:
-            for name in row.identifiers:
-                require_public(name, name)
     desk.planned.update(one.limits.ca for one in terms)
     if desk.asked.names_per_certificate is None:
         wishes = [desk.wish(f"plan {n}", row.identifiers, terms[n]) for n, row in enumerate(plan)]
@@ -329,9 +326,15 @@ async def _planned(desk: _Desk, plan: Sequence[Planned]) -> tuple[list[Wish], li
 
 
 def _require_fitting(row: Planned, terms: Terms, asked: WhatIf) -> None:
-    """Raise UsageError for names that the profile does not take, or not so many."""
+    """Raise UsageError for names that the CA or the profile does not take, or not so many."""
     ca = terms.limits.ca
-    require_fitting(row.app, [(name, name) for name in row.identifiers], ca, terms.profile)
+    try:
+        require_fitting(row.app, [(name, name) for name in row.identifiers], ca, terms.profile)
+        if terms.public:
+            for name in row.identifiers:
+                require_public(name, name)
+    except UsageError as error:  # in a plan of thousands it has to say where
+        raise UsageError("plan", None, f"app {row.app}: {error}") from None
     if (wanted := asked.names_per_certificate) is not None and wanted > terms.most_names:
         profile = f"profile {terms.profile}" if terms.profile else "default profile"
         told = f"is more than {ca} takes by the {profile} of app {row.app}: at most {terms.most_names}"

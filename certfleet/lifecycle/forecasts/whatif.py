@@ -96,7 +96,10 @@ def what_if(
 def _limit(name: str, rate: str) -> Limit:
     if name not in ASKED:
         raise UsageError("limit", name, f"is not one of {', '.join(ASKED)}")
-    override(ca="any", limit=name, rate=rate)
+    try:
+        override(ca="any", limit=name, rate=rate)
+    except UsageError as error:  # of the rate, which has no name of its own here
+        raise UsageError("limit", None, f"{name}: {str(error).removeprefix('rate: ')}") from None
     return Limit(name)
 
 
