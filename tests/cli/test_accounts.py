@@ -117,9 +117,9 @@ def test_replacements_that_cannot_be(fleet: Door, tmp_path: Path) -> None:
     assert said == "reason: 'keyCompromise' is the one of a revocation: give --revoke too"
     serials.write_text("a1\n")
     for yes in ([], ["--yes"]):
-        said = fleet.run("replace", "--file", str(serials), *yes)
-        assert (said.status, said.out) == (1, "")
-        assert "no enabled app has such a certificate: nothing was changed" in said.err
+        nothing = fleet.run("replace", "--file", str(serials), *yes)
+        assert (nothing.status, nothing.out) == (1, "")
+        assert "no enabled app has such a certificate: nothing was changed" in nothing.err
     assert fleet.done("replace").out == "Nothing is being replaced: `certfleet replace --help`.\n"
 
 

@@ -53,7 +53,7 @@ class Field(Farm):
 
     async def proven(self, app: str, host: str, serial: str) -> None:
         """A handshake with the host shows this certificate, and so that its key belongs to it."""
-        await probe(self.hosts[host].address, self.port, name_of(app), serial)
+        await probe(self.hosts[host].address, self.port, name_of(app), serial, patience=30)
 
     async def one(self, app: str, host: str) -> Installation:
         """What is known of an app on a host."""

@@ -119,7 +119,7 @@ async def running(kind: str, directory: Path, **more: str) -> AsyncIterator[Serv
 
 async def serves(server: Server, app: str, serial: str) -> None:
     """The endpoint shows this certificate."""
-    await probe("127.0.0.1", server.tls_port, name_of(app), serial)
+    await probe("127.0.0.1", server.tls_port, name_of(app), serial, patience=30)
 
 
 async def fetch(server: Server, app: str, path: str) -> tuple[int, str, Mapping[str, str]]:

@@ -227,10 +227,10 @@ async def test_a_real_server(nginx: Nginx, there: Path) -> None:
     lines = f"ssl_certificate {there}/blog.crt; ssl_certificate_key {there}/blog.key;"
     nginx.add_site("blog", [name_of("blog")], f"listen 127.0.0.1:{nginx.tls_port} ssl; {lines}")
     await nginx.reload()
-    await probe("127.0.0.1", nginx.tls_port, name_of("blog"), first.serial)
+    await probe("127.0.0.1", nginx.tls_port, name_of("blog"), first.serial, patience=30)
     before = nginx.reloads()
     await local.install(host, [second])
-    await probe("127.0.0.1", nginx.tls_port, name_of("blog"), second.serial)
+    await probe("127.0.0.1", nginx.tls_port, name_of("blog"), second.serial, patience=30)
     assert nginx.reloads() - before == 1
 
 

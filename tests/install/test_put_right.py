@@ -61,7 +61,7 @@ class TestThreeWays:
         answer = await local.install(web, [new, item("shop", 2, port=nginx.tls_port)])
         assert {said.state for said in answer.apps.values()} == {State.INSTALLED}
         assert answer.reloads == 1
-        await probe("127.0.0.1", nginx.tls_port, name_of("blog"), new.serial)
+        await probe("127.0.0.1", nginx.tls_port, name_of("blog"), new.serial, patience=30)
 
     async def test_what_is_broken_elsewhere_is_not_blamed_on_it(self, nginx: Nginx, web: Host, root: Path) -> None:
         """Its key is missing, and something else is wrong too: it is told, and the other app's files are untouched."""
@@ -75,7 +75,7 @@ class TestThreeWays:
         assert (root / "shop" / "current").readlink() == Path("1")
         (nginx.directory / "sites" / "broken.conf").unlink()
         assert (await local.install(web, [old])).apps["blog"].state is State.INSTALLED
-        await probe("127.0.0.1", nginx.tls_port, name_of("blog"), old.serial)
+        await probe("127.0.0.1", nginx.tls_port, name_of("blog"), old.serial, patience=30)
 
     async def test_asked_again(self, plain: Host, root: Path) -> None:
         """The files are right and the endpoint is not: one reload, only for whom it is asked for."""
@@ -125,15 +125,15 @@ class TestThreeWays:
         await add_sites(nginx, web, "blog", "shop")
         same, other = item("blog", 1, port=nginx.tls_port), item("shop", 1, port=nginx.tls_port)
         await local.install(web, [same])
-        await probe("127.0.0.1", nginx.tls_port, name_of("blog"), same.serial)
+        await probe("127.0.0.1", nginx.tls_port, name_of("blog"), same.serial, patience=30)
         (root / "blog" / "1" / "privkey.pem").write_bytes(item("wiki").private_key)
         before = nginx.reloads()
         answer = await local.install(web, [same, other])
         assert {app.state for app in answer.apps.values()} == {State.INSTALLED}
         # nginx notes a reload when it takes it up, which is later than the answer.
-        await probe("127.0.0.1", nginx.tls_port, name_of("shop"), other.serial)
+        await probe("127.0.0.1", nginx.tls_port, name_of("shop"), other.serial, patience=30)
         assert nginx.reloads() - before == 1
-        await probe("127.0.0.1", nginx.tls_port, name_of("blog"), same.serial)
+        await probe("127.0.0.1", nginx.tls_port, name_of("blog"), same.serial, patience=30)
 
     async def test_a_configuration_that_was_broken_otherwise(self, nginx: Nginx, web: Host, root: Path) -> None:
         """What was changed by hand stays as well when it is not to blame: nothing is touched then."""
@@ -154,12 +154,12 @@ async def test_a_chain_that_is_not_sent_is_found(nginx: Nginx, web: Host, root: 
     new = item("blog", 1, port=nginx.tls_port)
     await local.install(web, [new])
     leaf, end, chain = new.fullchain.partition("-----END CERTIFICATE-----\n")
-    await probe("127.0.0.1", nginx.tls_port, name_of("blog"), new.serial, fingerprints(chain))
+    await probe("127.0.0.1", nginx.tls_port, name_of("blog"), new.serial, fingerprints(chain), patience=30)
     (root / "blog" / "1" / "fullchain.pem").write_text(leaf + end)
     await nginx.reload()
     with pytest.raises(InstallError, match="without its chain: 0 of 1 intermediates are sent"):
         await _often(nginx, new, fingerprints(chain))
-    await probe("127.0.0.1", nginx.tls_port, name_of("blog"), new.serial)
+    await probe("127.0.0.1", nginx.tls_port, name_of("blog"), new.serial, patience=30)
 
 
 async def _often(nginx: Nginx, new: Item, chain: tuple[str, ...]) -> None:

@@ -156,7 +156,7 @@ async def test_the_certificate_finds_its_key(nginx: Nginx, web: Host, root: Path
         new = item_for(csr, "blog", number, port=nginx.tls_port)
         answer = await local.install(web, [new])
         assert answer.apps["blog"].state is State.INSTALLED
-        await probe("127.0.0.1", nginx.tls_port, name_of("blog"), new.serial)
+        await probe("127.0.0.1", nginx.tls_port, name_of("blog"), new.serial, patience=30)
         assert of_file(root / "blog" / str(number) / "privkey.pem") == public(csr)
         assert not (root / ".keys" / "blog").exists()
     assert of_file(root / "blog" / "1" / "privkey.pem") != of_file(root / "blog" / "2" / "privkey.pem")

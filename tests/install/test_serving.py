@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("shell")
 
 
 async def serves(nginx: Nginx, wanted: Item) -> None:
-    await probe("127.0.0.1", nginx.tls_port, name_of(wanted.app), wanted.serial)
+    await probe("127.0.0.1", nginx.tls_port, name_of(wanted.app), wanted.serial, patience=30)
 
 
 async def put(nginx: Nginx, web: Host, *items: Item) -> None:

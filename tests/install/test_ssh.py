@@ -36,10 +36,10 @@ async def test_install_roll_back_and_look(nginx: Nginx, web: Host, sshd: Sshd, i
     for new in (first, second):
         answer = await ssh.install(far, [new])
         assert (answer.apps["blog"].state, answer.reloads, answer.release) == (State.INSTALLED, 1, release())
-        await probe("127.0.0.1", nginx.tls_port, name_of("blog"), new.serial)
+        await probe("127.0.0.1", nginx.tls_port, name_of("blog"), new.serial, patience=30)
     answer = await ssh.rollback(far, {"blog": 1})
     assert answer.apps["blog"].state is State.ROLLED_BACK
-    await probe("127.0.0.1", nginx.tls_port, name_of("blog"), first.serial)
+    await probe("127.0.0.1", nginx.tls_port, name_of("blog"), first.serial, patience=30)
     assert (await ssh.status(far)).apps["blog"].serial == first.serial
 
 
