@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from certfleet.acme_ca.presets import is_preset, resolve_ca
+from certfleet.acme_ca.presets import is_preset, normal, resolve_ca
 from certfleet.errors import UsageError
 from certfleet.models import CA, Passed
 
@@ -24,7 +24,7 @@ def parse_cas(value: str, field: str = "ca") -> tuple[str, ...]:
         other = seen.setdefault(resolve_ca(name).directory, name)
         if other is not name:
             raise UsageError(field, value, f"names the same CA twice: {name} is {other}; leave one of them out")
-    return names
+    return tuple(normal(name) for name in names)
 
 
 def ca_of(name: str, properties: Mapping[str, str]) -> CA:

@@ -44,8 +44,7 @@ def queue(name: str) -> Queue:
 def waiting(*names: str) -> int:
     """Messages in these queues."""
     with current_app.pool.acquire(block=True) as connection:
-        connection.ensure_connection(
-            max_retries=1, interval_start=0.2
-        )  # one that broke lies in the pool closed, and gives no channel
+        # One that broke lies in the pool closed, and gives no channel.
+        connection.ensure_connection(max_retries=1, interval_start=0.2)
         with connection.channel() as channel:
             return sum(channel.queue_declare(name).message_count for name in names)

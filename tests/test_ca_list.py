@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certfleet.acme_ca.presets import presets
+from certfleet.acme_ca.presets import presets, resolve_ca
 from certfleet.ca_list import MOST, asked_ca, ca_of, cas_of, first_ca, parse_cas
 from certfleet.errors import UsageError
 from certfleet.models import App, Cause, Passed
@@ -30,6 +30,16 @@ def test_a_list_is_kept_in_its_order(names: list[str], comma: str) -> None:
     """However it was spaced; kept without spaces."""
     assert parse_cas(comma.join(names)) == tuple(names)
     assert check_property("ca", comma.join(names)) == ",".join(names)
+
+
+def test_one_ca_in_every_spelling() -> None:
+    """Scheme and host in whatever case, the port that https has anyway: one directory, one account, its limits."""
+    directory = presets()["letsencrypt"].directory
+    shouted = directory.replace("https://acme-v02", "HTTPS://ACME-V02").replace(".org/", ".org:443/")
+    assert resolve_ca(shouted) == resolve_ca("letsencrypt")
+    assert check_property("ca", f"{OTHER},HTTPS://CA.example.net/Dir") == f"{OTHER},https://ca.example.net/Dir"
+    with pytest.raises(UsageError, match="names the same CA twice"):
+        parse_cas(f"letsencrypt,{shouted}")
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def known_profiles(ca: str) -> dict[str, Known]:
 
 def is_preset(ca: str) -> bool:
     """Whether this is a CA that everybody's trust store knows: a preset by name or URL."""
-    return any(ca in (name, preset.directory) for name, preset in presets().items())
+    return any(normal(ca) in (name, preset.directory) for name, preset in presets().items())
 
 
 def name_of(directory: str) -> str:
@@ -59,6 +59,7 @@ def resolve_ca(value: str, *, bundle: str | None = None, public: bool | None = N
     """
     if bundle is not None:
         _check_bundle(bundle)
+    value = normal(value)
     for name, preset in presets().items():
         if value in (name, preset.directory):
             return CA(
@@ -79,6 +80,15 @@ def most_names(ca: CA, profile: str = "") -> int:
     known = preset.profiles if preset else {}
     found = known.get(profile) or next((one for one in known.values() if one.default), None)
     return found.names if found else MAXIMUM_NAMES
+
+
+def normal(value: str) -> str:
+    """A CA as it is kept: a URL like every other spelling of it (RFC 3986 §6.2.2.1, §6.2.3), for they are one CA."""
+    scheme, separator, rest = value.partition("://")
+    if not separator:
+        return value
+    host, slash, path = rest.partition("/")
+    return f"{scheme.lower()}://{host.lower().removesuffix(':443')}{slash}{path}"
 
 
 def _check_url(value: str) -> None:

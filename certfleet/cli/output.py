@@ -125,7 +125,8 @@ def overview_table(views: Iterable[Overview]) -> NotedTable:
 
 def note(view: Overview) -> str:
     """What there is to know beyond the state, in a few words."""
-    again = f" (again in {left(view.next_try)})" if view.next_try and view.error else ""
+    when = left(view.next_try)
+    again = f" (again {when if when == 'now' else f'in {when}'})" if view.next_try and view.error else ""
     wave = f"wave {view.wave}" if view.wave else ""
     now = "; ".join(part for part in (view.error or waiting(view) or view.reason, wave, instead(view)) if part) + again
     return "; ".join(part for part in (now, view.warning) if part)

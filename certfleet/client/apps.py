@@ -77,7 +77,9 @@ class AppRequests(Desk):
         await self._fleet.journal.write(name, "disabled")
         if purge:
             return Done(changed=True, sentence=f"{name}: disabled; {await self._purged(app)}")
-        return Done(changed=True, sentence=f"{name}: disabled; its certificate stays installed and is not renewed")
+        served = await self._fleet.records.certificate(name) is not None
+        stays = "its certificate stays installed and is not renewed" if served else "it has no certificate"
+        return Done(changed=True, sentence=f"{name}: disabled; {stays}")
 
     async def remove_app(self, name: str, *, purge: bool = False) -> Done:
         """Forget an app and its certificate. Raises UnknownName.
@@ -86,19 +88,22 @@ class AppRequests(Desk):
         as it can be reached.
         """
         app = await self._fleet.inventory.app(name)
-        files = "its files stay on its hosts"
+        known = (await self._fleet.records.installations(name)).values()
+        files = "; its files stay on its hosts" if any(one.installed for one in known) else ""
         if app.enabled:  # first of all, and the app itself last: who dies in between has a disabled app to remove again
             await self._fleet.inventory.save_app(replace(app, enabled=False), app)
         if purge:  # what is wanted on a host is not taken away, and nothing remembers it once the app is gone
-            files = await self._purged(app)
+            files = f"; {await self._purged(app)}"
         for member in (check_member(name), order_member(name)):
             await self._fleet.agenda.drop(member)
         await self._fleet.rooms.leave(name)
         await self._fleet.crls.drop(name)
         await self._fleet.spreading.forget(name)
         await self._fleet.inventory.remove_app(app, *await self._fleet.records.app_forgotten(app))
+        if await self._fleet.written.any(name):  # its order is gone: so are its TXT records, without waiting
+            await self._due("dns", [name])
         await self._fleet.journal.write(name, "removed")
-        return Done(changed=True, sentence=f"{name}: removed; {files}")
+        return Done(changed=True, sentence=f"{name}: removed{files}")
 
     async def _purged(self, app: App) -> str:
         """Have the files of an app that is not enabled taken away from its hosts; what is done, in words."""

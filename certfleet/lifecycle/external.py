@@ -61,7 +61,9 @@ def account_of(properties: Mapping[str, str]) -> tuple[CA, str]:
 
 
 def checked(ca: str | None, email: str | None) -> dict[str, str]:
-    """The properties that a person named instead of those set for all apps. Raises UsageError."""
+    """The properties that a person named instead of those set for all apps, one CA at most. Raises UsageError."""
+    if ca is not None and "," in ca:
+        raise UsageError("ca", ca, "are several CAs: give one at a time")
     given = {"ca": ca, "email": email}
     return {name: PROPERTIES[name].check(name, value) for name, value in given.items() if value is not None}
 

@@ -50,6 +50,14 @@ def test_the_key_by_standard_input(fleet: Door) -> None:
     assert "kid-1" in fleet.done("eab", "list").out
 
 
+def test_one_ca_at_a_time(fleet: Door, key_file: Path) -> None:
+    """A list is for apps: what one CA gave is no other's, and an app's profiles are those of one."""
+    given = ["--email", "ops@example.com", "--kid", "kid-1", "--key-file", str(key_file)]
+    several = f"{PRIVATE_CA},letsencrypt"
+    for words in (["eab", "set", "--ca", several, *given], ["profiles", "--ca", several]):
+        assert fleet.refused(*words) == f"ca: {several!r} are several CAs: give one at a time"
+
+
 def test_a_new_vault_key_seals_it_anew(fleet: Door, key_file: Path) -> None:
     """As every other secret."""
     fleet.done("eab", "set", "--email", "ops@example.com", "--kid", "kid-1", "--key-file", str(key_file))

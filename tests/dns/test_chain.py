@@ -17,7 +17,6 @@ from certfleet.dns.authority import Zones
 from certfleet.dns.rfc2136 import RFC2136, Keys
 from certfleet.errors import UsageError
 from certfleet.lifecycle.records import dns_member
-from certfleet.models import utcnow
 from certfleet.overview import State
 from tests.dns.bind import PRIMARY, SECONDARY, Bind, bind
 from tests.rig import LIMIT, Rig, running_rig
@@ -184,8 +183,6 @@ async def test_a_record_is_removed_when_its_writer_was_killed(short_directory: P
     async with rig_with_dns(short_directory, notify=False) as (rig, servers):
         await killed_when_written(rig, servers)
         await rig.client.remove_app("corp")
-        # Ten minutes later: the look that is on the agenda in any case.
-        await rig.client._fleet.agenda.schedule(dns_member("corp"), utcnow())
         await removed(rig, servers, "corp", "_acme-challenge.corp.test")
 
 
