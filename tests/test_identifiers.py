@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from certfleet import identifiers
 from certfleet.errors import UsageError
 from certfleet.identifiers import (
+    BROADCAST,
     MAXIMUM_LENGTH,
     MAXIMUM_NAMES,
     address_of,
@@ -73,7 +74,7 @@ def test_what_looks_like_a_name(typed: str) -> None:
 def is_of_a_host(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     """An IPv4 address may be written as one of IPv6 (RFC 4291 §2.5.5.2)."""
     meant = (address.ipv4_mapped if address.version == 6 else None) or address
-    return not (meant.is_multicast or meant.is_unspecified)
+    return not (meant.is_multicast or meant.is_unspecified or meant == BROADCAST)
 
 
 @given(st.ip_addresses().filter(is_of_a_host))
